@@ -80,6 +80,7 @@ class Table(ABC):
 
     component: str  # the network that its rows wait for
     capacity: int
+    dims: tuple[tuple[str, int], ...] = ()  # sizes of the network's dynamic axes other than rows
 
     @abstractmethod
     def admit(self, slots: Slots, loop: Loop) -> None:
@@ -161,3 +162,6 @@ class Family(Protocol):
 
     def network_rows(self, request: Request) -> dict[str, int]:
         """Network rows by component that the request takes (an upper bound), known before it starts."""
+
+    def tables(self, components: Mapping[str, object], capacity: int, device: torch.device) -> dict[str, Table]:
+        """Empty tables of ``capacity`` rows, by the names that loops use."""

@@ -1,0 +1,1 @@
+"""Runtimes: graphs as functions over rows; the only place that knows ONNX Runtime and TorchScript."""

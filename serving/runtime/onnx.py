@@ -1,0 +1,120 @@
+"""ONNX Runtime: inputs and outputs are bound to our buffers, so a run copies nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnxruntime as ort
+import torch
+
+from export.package.schema import Component
+from serving.runtime.network import Binding, Network, RuntimeOptions, Tensors
+
+ELEMENT_TYPES = {
+    torch.bool: np.bool_,
+    torch.uint8: np.uint8,
+    torch.int32: np.int32,
+    torch.int64: np.int64,
+    torch.float16: np.float16,
+    torch.bfloat16: 16,  # onnx.TensorProto.BFLOAT16: numpy has no such type
+    torch.float32: np.float32,
+    torch.float64: np.float64,
+}
+
+
+def session(path: Path, options: RuntimeOptions) -> ort.InferenceSession:
+    """A session on the options' device; raises RuntimeError where the runtime refuses the graph."""
+    settings = ort.SessionOptions()
+    settings.intra_op_num_threads = options.threads
+    settings.inter_op_num_threads = 1
+    settings.log_severity_level = 3
+    # Spinning workers would take the cores from the event loop between ticks.
+    settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    return ort.InferenceSession(str(path), settings, providers=providers(options.device))
+
+
+def providers(device: torch.device) -> list[str | tuple[str, dict[str, str]]]:
+    """The execution providers of a device; CUDA shares torch's current stream."""
+    if device.type == "cpu":
+        return ["CPUExecutionProvider"]
+    if "CUDAExecutionProvider" not in ort.get_available_providers():
+        raise RuntimeError("onnxruntime has no CUDA provider: install the extra 'gpu' (onnxruntime-gpu)")
+    stream = torch.cuda.current_stream(device).cuda_stream
+    settings = {"device_id": str(device.index or 0)}
+    if stream:
+        settings["user_compute_stream"] = str(stream)
+    return [("CUDAExecutionProvider", settings), "CPUExecutionProvider"]
+
+
+class OnnxBinding(Binding):
+    """One IOBinding per row count over the same buffers, made at first use."""
+
+    def __init__(self, sess: ort.InferenceSession, inputs: Tensors, outputs: Tensors, capacity: int) -> None:
+        super().__init__(inputs, outputs, capacity)
+        self._session = sess
+        self._bound: dict[int, ort.IOBinding] = {}
+
+    def run(self, rows: int) -> None:
+        """One session run; errors of the runtime pass through."""
+        if rows not in self._bound:
+            self._bound[rows] = self._bind(rows)
+        self._session.run_with_iobinding(self._bound[rows])
+
+    def _bind(self, rows: int) -> ort.IOBinding:
+        binding = self._session.io_binding()
+        for name, tensor in self.inputs.items():
+            binding.bind_input(name, *_place(tensor, rows))
+        for name, tensor in self.outputs.items():
+            binding.bind_output(name, *_place(tensor, rows))
+        return binding
+
+
+def _place(tensor: torch.Tensor, rows: int) -> tuple[str, int, object, tuple[int, ...], int]:
+    shape = (rows, *tensor.shape[1:])
+    return (
+        tensor.device.type,
+        tensor.device.index or 0,
+        ELEMENT_TYPES[tensor.dtype],
+        shape,
+        tensor.data_ptr(),
+    )
+
+
+class PaddedOnnxBinding(OnnxBinding):
+    """Always runs multiples of ``fixed`` rows, in runs of exactly that many."""
+
+    def __init__(
+        self, sess: ort.InferenceSession, inputs: Tensors, outputs: Tensors, capacity: int, fixed: int
+    ) -> None:
+        super().__init__(sess, inputs, outputs, capacity)
+        self._fixed = fixed
+        self._blocks = [
+            OnnxBinding(
+                sess,
+                {n: t[start : start + fixed] for n, t in inputs.items()},
+                {n: t[start : start + fixed] for n, t in outputs.items()},
+                fixed,
+            )
+            for start in range(0, capacity, fixed)
+        ]
+
+    def run(self, rows: int) -> None:
+        """As many fixed-size runs as the rows need; rows beyond them hold whatever was there."""
+        for block in self._blocks[: -(-rows // self._fixed)]:
+            block.run(self._fixed)
+
+
+class OnnxNetwork(Network):
+    """A component in ONNX format."""
+
+    runtime = "onnxruntime"
+
+    def __init__(self, path: Path, spec: Component, options: RuntimeOptions) -> None:
+        super().__init__(spec, options)
+        self._session = session(path, options)
+
+    def _bind(self, inputs: Tensors, outputs: Tensors, capacity: int) -> Binding:
+        if self.options.fixed_rows:
+            return PaddedOnnxBinding(self._session, inputs, outputs, capacity, self.options.fixed_rows)
+        return OnnxBinding(self._session, inputs, outputs, capacity)
