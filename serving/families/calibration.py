@@ -52,7 +52,7 @@ class Calibration:
         statistics: Mapping[str, Sequence[float] | Floats],
         centring: Mapping[str, Sequence[float] | Floats],
     ) -> Calibration:
-        """From raw statistics by method; ``centring``: those of a disjoint split, of two-sided methods only."""
+        """From raw statistics by method; ``centring``: of a disjoint split, two-sided methods only."""
         references = {}
         for method, values in statistics.items():
             ordered = np.sort(np.asarray(values, np.float64))

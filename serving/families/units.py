@@ -128,7 +128,7 @@ def log_mean_exp(log_w: Array, axis: int = -1) -> LogMeanExp:
     return LogMeanExp(value, error, ess)
 
 
-def bits(log_prob: Array, scored_dims: Array | int) -> Floats:
+def bits(log_prob: Array | float, scored_dims: Array | int) -> Floats:
     """Bits per dimension: -log_prob / (scored_dims ln 2)."""
     dims = np.maximum(np.asarray(scored_dims), 1)
     return np.asarray(-np.asarray(log_prob, np.float64) / (dims * math.log(2.0)))
