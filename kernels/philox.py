@@ -1,10 +1,10 @@
 """Counter-based Philox 4x32-10 noise: a pure function of the request, never of the batch.
 
-Salmon et al., Parallel random numbers: as easy as 1, 2, 3 (SC 2011). Layout: the key is the seed, 64 bit, low word
-first; the counter is (c0 element counter, c1 plan line, c2 stream word, c3 row), where the stream word is
-``stream + 16 * particle`` and the row is ``first_row + i``. A row of n elements uses Q = ceil(n / 4) rounded up to
-8 counters; element e is word e // Q of counter e % Q. Uniforms are Triton's ``uint_to_uniform_float`` (31 bits,
-[0, 1)). Normals are Box-Muller: words (0, 1) give cos and sin as lanes 0 and 1, words (2, 3) as lanes 2 and 3.
+Salmon et al., Parallel random numbers: as easy as 1, 2, 3 (SC 2011). Layout: the key is the seed, 64 bit, low
+word first; the counter is (c0 element counter, c1 plan line, c2 stream word, c3 row), where the stream word is
+``stream + 16 * particle`` and the row is ``first_row + i``. A row of n elements uses Q = ceil(n / 4) rounded up
+to 8 counters; element e is word e // Q of counter e % Q. Uniforms are Triton's ``uint_to_uniform_float``
+(31 bits, [0, 1)). Normals are Box-Muller: words (0, 1) give cos and sin as lanes 0 and 1, words (2, 3) likewise.
 """
 
 from __future__ import annotations
@@ -33,8 +33,10 @@ UNIFORM_SCALE: Final = 4.6566127342e-10
 SMALLEST_UNIFORM: Final = 1e-7
 TWO_PI: Final = 6.283185307179586
 
-# The six uint64 work arrays of a chunk stay in a 2 MiB second-level cache.
-_CHUNK_COUNTERS: Final = 16_384
+# The uint64 work arrays of a chunk stay in a 2 MiB second-level cache.
+_CHUNK_COUNTERS: Final = 8_192
+_MULTIPLIERS: Final = np.array(MULTIPLIERS, np.uint64).reshape(2, 1, 1)
+_ROUND_INCREMENTS: Final = np.arange(ROUNDS, dtype=np.uint64) * np.array(KEY_INCREMENTS, np.uint64)[:, None]
 _MASK: Final = np.uint64(0xFFFFFFFF)
 _HALF: Final = np.uint64(32)
 
@@ -52,8 +54,9 @@ def philox_words(
 ) -> torch.Tensor:
     """Return the raw 32-bit words of every row.
 
-    ``seed`` and ``row`` are int64 [rows]; ``line`` is int64 [rows], or [rows, steps] to draw several plan lines
-    at once; ``stream`` is an int, or int64 [rows]. Returns int64 in [0, 2**32), [rows, n] or [rows, steps, n].
+    ``seed`` and ``row`` are int64 [rows]; ``line`` is int64 [rows], or [rows, steps] to draw several plan
+    lines at once; ``stream`` is an int, or int64 [rows]. Returns int64 in [0, 2**32), [rows, n] or
+    [rows, steps, n].
     """
     lines = _Lines.of(seed, row, line, stream)
     words = np.empty((lines.count, n), np.int64)
@@ -176,28 +179,39 @@ def _fill(out: npt.NDArray[np.uint32], index: _Array, lines: tuple[_Array, ...])
 def philox_rounds(
     c0: _Array, key0: _Array, key1: _Array, c1: _Array, c2: _Array, c3: _Array
 ) -> tuple[_Array, _Array, _Array, _Array]:
-    """Run the ten rounds on broadcasting uint64 arrays of 32-bit words; return the four words, broadcast."""
-    low, high = np.uint64(MULTIPLIERS[0]), np.uint64(MULTIPLIERS[1])
-    bump0, bump1 = np.uint64(KEY_INCREMENTS[0]), np.uint64(KEY_INCREMENTS[1])
-    for _ in range(2):
-        # Here most words are still constant along an axis: broadcasting keeps these rounds small.
-        product0, product2 = c0 * low, c2 * high
-        c0, c2 = (product2 >> _HALF) ^ (c1 ^ key0), (product0 >> _HALF) ^ (c3 ^ key1)
-        c1, c3 = product2 & _MASK, product0 & _MASK
-        key0, key1 = (key0 + bump0) & _MASK, (key1 + bump1) & _MASK
-    shape = np.broadcast_shapes(c0.shape, c1.shape, c2.shape, c3.shape)
-    c0, c1, c2, c3 = (np.array(np.broadcast_to(word, shape)) for word in (c0, c1, c2, c3))
-    product0, product2 = np.empty(shape, np.uint64), np.empty(shape, np.uint64)
-    for _ in range(2, ROUNDS):
-        np.multiply(c0, low, out=product0)
-        np.multiply(c2, high, out=product2)
-        np.right_shift(product2, _HALF, out=c0)
-        np.bitwise_xor(c0, c1, out=c0)
-        np.bitwise_xor(c0, key0, out=c0)
-        np.right_shift(product0, _HALF, out=c2)
-        np.bitwise_xor(c2, c3, out=c2)
-        np.bitwise_xor(c2, key1, out=c2)
-        np.bitwise_and(product2, _MASK, out=c1)
-        np.bitwise_and(product0, _MASK, out=c3)
-        key0, key1 = (key0 + bump0) & _MASK, (key1 + bump1) & _MASK
-    return c0, c1, c2, c3
+    """Run the ten rounds on 32-bit words in uint64 arrays; return the four words.
+
+    ``c0`` broadcasts against the five others, which share one shape.
+    """
+    keys = _round_keys(key0, key1)
+    multiplied, added = _first_two_rounds(c0, c1, c2, c3, keys)
+    product = np.empty_like(multiplied)
+    for round_index in range(2, ROUNDS):
+        # multiplied = (c0, c2), added = (c1, c3): the round crosses the pair over, hence the reversed views.
+        np.multiply(multiplied, _MULTIPLIERS, out=product)
+        np.right_shift(product[::-1], _HALF, out=multiplied)
+        np.bitwise_xor(multiplied, added, out=multiplied)
+        np.bitwise_xor(multiplied, keys[:, round_index], out=multiplied)
+        np.bitwise_and(product[::-1], _MASK, out=added)
+    return multiplied[0], added[0], multiplied[1], added[1]
+
+
+def _round_keys(key0: _Array, key1: _Array) -> _Array:
+    """Return the keys of every round, uint64 [2, ROUNDS, *key shape]."""
+    first = np.stack((key0, key1))[:, None]
+    return (first + _ROUND_INCREMENTS.reshape(2, ROUNDS, *(1,) * key0.ndim)) & _MASK
+
+
+def _first_two_rounds(c0: _Array, c1: _Array, c2: _Array, c3: _Array, keys: _Array) -> tuple[_Array, _Array]:
+    """Return (c0, c2) and (c1, c3) after two rounds; half of their words are still constant along an axis."""
+    low, high = _MULTIPLIERS[0], _MULTIPLIERS[1]
+    product0, product2 = c0 * low, c2 * high
+    c0, c2 = (product2 >> _HALF) ^ c1 ^ keys[0, 0], (product0 >> _HALF) ^ (c3 ^ keys[1, 0])
+    c1, c3 = product2 & _MASK, product0 & _MASK
+    product0, product2 = c0 * low, c2 * high
+    multiplied, added = np.empty((2, *c2.shape), np.uint64), np.empty((2, *c2.shape), np.uint64)
+    np.bitwise_xor(product2 >> _HALF, c1 ^ keys[0, 1], out=multiplied[0])
+    np.bitwise_xor(c3, (product0 >> _HALF) ^ keys[1, 1], out=multiplied[1])
+    np.bitwise_and(product2, _MASK, out=added[0])
+    added[1] = product0 & _MASK
+    return multiplied, added
