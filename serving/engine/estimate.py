@@ -16,7 +16,13 @@ class StepTime:
 
     def observe(self, rows: int, seconds: float) -> None:
         """One measured run."""
-        for name, value in (("_n", 1.0), ("_x", rows), ("_y", seconds), ("_xx", rows * rows), ("_xy", rows * seconds)):
+        for name, value in (
+            ("_n", 1.0),
+            ("_x", rows),
+            ("_y", seconds),
+            ("_xx", rows * rows),
+            ("_xy", rows * seconds),
+        ):
             setattr(self, name, getattr(self, name) * DECAY + value)
         bucket = _bucket(rows)
         # The best creeps up, so that a machine that became slower is believed in the end.

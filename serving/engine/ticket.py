@@ -96,7 +96,9 @@ class Ticket:
         if not isinstance(event, Advanced | Previewed):
             return False
         for index, waiting in enumerate(self._events):
-            same_row = isinstance(waiting, Previewed) and isinstance(event, Previewed) and waiting.row == event.row
+            same_row = (
+                isinstance(waiting, Previewed) and isinstance(event, Previewed) and waiting.row == event.row
+            )
             if same_row or (isinstance(waiting, Advanced) and isinstance(event, Advanced)):
                 self._events[index] = event
                 return True

@@ -1,0 +1,68 @@
+"""A lane: everything that waits for one network of one model, and how a tick of it goes."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from serving.engine.estimate import StepTime
+from serving.engine.messages import ModelKey
+from serving.engine.residents import Residents
+from serving.families.rows import Loop, Slots, Tensors
+
+Tasks = NDArray[np.int64]
+Keys = Callable[[Tasks], NDArray[np.float64]]  # task indices -> order, lower first
+
+
+@dataclass
+class Tick:
+    """What one tick did; ``tasks`` and ``rows`` pair up: network rows that each task was given."""
+
+    tasks: Tasks
+    rows: NDArray[np.int64]
+    network_rows: int = 0
+    capacity: int = 0
+    complete: list[tuple[int, Callable[[], Tensors]]] = field(default_factory=list)
+    failed: list[tuple[int, Exception]] = field(default_factory=list)
+    final: list[tuple[Residents, Slots]] = field(default_factory=list)
+    stepped: list[tuple[Residents, Slots]] = field(default_factory=list)
+    nonfinite: list[int] = field(default_factory=list)
+
+
+class Lane(ABC):
+    """Rows of many tasks that share the runs of one network."""
+
+    def __init__(self, model: ModelKey, component: str) -> None:
+        self.model = model
+        self.component = component
+        self.step_time = StepTime()
+        self.ticked = 0  # serial of its last tick, so that lanes of a model take turns
+
+    @abstractmethod
+    def busy(self) -> bool:
+        """Whether a tick would do anything."""
+
+    @abstractmethod
+    def tick(self, keys: Keys) -> Tick:
+        """One network run, and the rows' advance; failures are in the answer, never raised."""
+
+    @abstractmethod
+    def add_loop(self, task: int, loop: Loop) -> None:
+        """Rows that come to stay."""
+
+    @abstractmethod
+    def drop(self, task: int) -> None:
+        """Forget a task at once; its neighbours do not notice."""
+
+
+def owners_of(parts: list[tuple[Tasks, NDArray[np.int64]]]) -> tuple[Tasks, NDArray[np.int64]]:
+    """Sum network rows by task over (tasks, rows) parts."""
+    if not parts:
+        return np.empty(0, np.int64), np.empty(0, np.int64)
+    tasks, inverse = np.unique(np.concatenate([p[0] for p in parts]), return_inverse=True)
+    rows = np.bincount(inverse, weights=np.concatenate([p[1] for p in parts])).astype(np.int64)
+    return tasks, rows

@@ -1,0 +1,67 @@
+"""What every admitted request still costs, one array per quantity, so that ordering is vectorised."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+AGING = 0.1  # seconds of remaining work that one second of waiting is worth
+PRIORITY_S = 1e6  # a higher priority goes before any amount of work
+
+
+class Ledger:
+    """Tasks by index; indices are reused. ``seconds`` is the predicted work of the whole request."""
+
+    def __init__(self, capacity: int = 256) -> None:
+        self.total = np.zeros(capacity, np.int64)  # network rows, an upper bound
+        self.done = np.zeros(capacity, np.int64)
+        self.seconds = np.zeros(capacity, np.float64)
+        self.spent = np.zeros(capacity, np.float64)  # device seconds
+        self.arrived = np.zeros(capacity, np.float64)
+        self.started = np.full(capacity, np.nan)
+        self.priority = np.zeros(capacity, np.int64)
+        self._free = list(range(capacity - 1, -1, -1))
+
+    def open(self, total: int, seconds: float, now_s: float, priority: int) -> int:
+        """A new task's index."""
+        if not self._free:
+            self._grow()
+        task = self._free.pop()
+        self.total[task], self.done[task], self.seconds[task], self.spent[task] = total, 0, seconds, 0.0
+        self.arrived[task], self.started[task], self.priority[task] = now_s, np.nan, priority
+        return task
+
+    def close(self, task: int) -> None:
+        """The index may be reused."""
+        self.total[task] = self.done[task] = 0
+        self.seconds[task] = 0.0
+        self._free.append(task)
+
+    def charge(self, tasks: NDArray[np.int64], rows: NDArray[np.int64], seconds: float, now_s: float) -> None:
+        """Share one run among its tasks by network rows."""
+        self.done[tasks] += rows
+        self.spent[tasks] += seconds * rows / max(1, int(rows.sum()))
+        fresh = tasks[np.isnan(self.started[tasks])]
+        self.started[fresh] = now_s - seconds
+
+    def remaining_s(self, tasks: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Predicted seconds of work left."""
+        left = 1.0 - self.done[tasks] / np.maximum(self.total[tasks], 1)
+        return self.seconds[tasks] * np.clip(left, 0.0, 1.0)
+
+    def keys(self, tasks: NDArray[np.int64], now_s: float) -> NDArray[np.float64]:
+        """Least remaining work first, aged by waiting; priorities go before everything."""
+        waited = now_s - self.arrived[tasks]
+        return self.remaining_s(tasks) - AGING * waited - PRIORITY_S * self.priority[tasks]
+
+    def backlog_s(self) -> float:
+        """Work left of all tasks."""
+        left = 1.0 - self.done / np.maximum(self.total, 1)
+        return float((self.seconds * np.clip(left, 0.0, 1.0)).sum())
+
+    def _grow(self) -> None:
+        old = len(self.total)
+        for name in ("total", "done", "seconds", "spent", "arrived", "started", "priority"):
+            array = getattr(self, name)
+            setattr(self, name, np.concatenate([array, np.zeros_like(array)]))
+        self._free.extend(range(2 * old - 1, old - 1, -1))

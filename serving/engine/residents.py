@@ -1,0 +1,97 @@
+"""Which task's row sits in which slot of a table, and which loops wait for room."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from serving.families.rows import Loop, Slots, Table, Tensors
+
+FREE = -1
+
+
+@dataclass
+class Resident:
+    """A loop whose rows are in the table."""
+
+    loop: Loop
+    slots: Slots
+    left: int  # rows that are not final
+
+
+class Residents:
+    """Slots of one table. ``owner[slot]`` is a task index or FREE; ``row[slot]`` its row in the loop."""
+
+    def __init__(self, table: Table) -> None:
+        self.table = table
+        self.owner = np.full(table.capacity, FREE, np.int64)
+        self.row = np.zeros(table.capacity, np.int64)
+        self.alive = np.zeros(table.capacity, np.bool_)  # resident and not final
+        self.by_task: dict[int, Resident] = {}
+        self._waiting: deque[tuple[int, Loop]] = deque()
+
+    def add(self, task: int, loop: Loop) -> None:
+        """Take the loop in now, or as soon as there is room; ValueError where there never will be."""
+        if loop.rows > self.table.capacity:
+            raise ValueError(
+                f"{loop.rows} rows at once, but table {loop.table!r} holds {self.table.capacity}"
+            )
+        self._waiting.append((task, loop))
+        self.admit_waiting()
+
+    def admit_waiting(self) -> None:
+        """Admit waiting loops in order while they fit, into the lowest free slots."""
+        while self._waiting:
+            task, loop = self._waiting[0]
+            free = np.flatnonzero(self.owner == FREE)[: loop.rows]
+            if len(free) < loop.rows:
+                return
+            self._waiting.popleft()
+            self.table.admit(free, loop)
+            self.owner[free], self.row[free] = task, np.arange(loop.rows)
+            self.alive[free] = self.table.remaining(free) > 0
+            self.by_task[task] = Resident(loop, free, int(self.alive[free].sum()))
+
+    def waiting_rows(self) -> int:
+        """Rows of loops that have no slots yet."""
+        return sum(loop.rows for _, loop in self._waiting)
+
+    def settle(self, slots: Slots) -> tuple[Slots, list[int]]:
+        """After a step of ``slots``: those that became final, and the tasks whose loop is complete."""
+        final = slots[self.table.remaining(slots) == 0]
+        if not len(final):
+            return final, []
+        self.alive[final] = False
+        tasks, counts = np.unique(self.owner[final], return_counts=True)
+        complete = []
+        for task, count in zip(tasks.tolist(), counts.tolist(), strict=True):
+            resident = self.by_task[task]
+            resident.left -= count
+            if resident.left == 0:
+                complete.append(task)
+        return final, complete
+
+    def take(self, task: int) -> Tensors:
+        """The result of a complete loop; its slots are free."""
+        resident = self.by_task[task]
+        result = self.table.result(resident.slots)
+        self.release(task)
+        return result
+
+    def release(self, task: int) -> None:
+        """Forget a task, waiting or resident; harmless where it is unknown."""
+        self._waiting = deque(entry for entry in self._waiting if entry[0] != task)
+        resident = self.by_task.pop(task, None)
+        if resident is not None:
+            self._free(resident.slots)
+        self.admit_waiting()
+
+    def _free(self, slots: NDArray[np.int64]) -> None:
+        self.owner[slots] = FREE
+        self.alive[slots] = False
+        release = getattr(self.table, "release", None)
+        if release is not None:
+            release(slots)
