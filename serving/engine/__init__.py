@@ -1,0 +1,1 @@
+"""The engine: admits requests, batches their rows at every step, and answers with events."""

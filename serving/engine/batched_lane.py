@@ -64,6 +64,7 @@ class BatchedLane(Lane):
     def __init__(self, model: ModelKey, component: str, network: Network) -> None:
         super().__init__(model, component)
         self._network = network
+        self.max_rows = network.options.max_rows
         self._tables: list[tuple[Residents, BatchedTable]] = []
         self._by_name: dict[str, Residents] = {}
         self._calls: list[PendingCall] = []

@@ -41,6 +41,7 @@ class Lane(ABC):
         self.component = component
         self.step_time = StepTime()
         self.ticked = 0  # serial of its last tick, so that lanes of a model take turns
+        self.max_rows = 1  # network rows of a full run
 
     @abstractmethod
     def busy(self) -> bool:

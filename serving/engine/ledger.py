@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import threading
+
 import numpy as np
 from numpy.typing import NDArray
+
+from serving.engine.messages import Usage
 
 AGING = 0.1  # seconds of remaining work that one second of waiting is worth
 PRIORITY_S = 1e6  # a higher priority goes before any amount of work
@@ -20,22 +24,37 @@ class Ledger:
         self.arrived = np.zeros(capacity, np.float64)
         self.started = np.full(capacity, np.nan)
         self.priority = np.zeros(capacity, np.int64)
+        self.rows = np.zeros(capacity, np.int64)  # result rows
+        self._lock = threading.Lock()  # callers' threads open, the worker closes
         self._free = list(range(capacity - 1, -1, -1))
 
-    def open(self, total: int, seconds: float, now_s: float, priority: int) -> int:
+    @property
+    def open_rows(self) -> int:
+        """Result rows of all open tasks."""
+        return int(self.rows.sum())
+
+    def open(self, total: int, rows: int, seconds: float, now_s: float, priority: int) -> int:
         """A new task's index."""
-        if not self._free:
-            self._grow()
-        task = self._free.pop()
-        self.total[task], self.done[task], self.seconds[task], self.spent[task] = total, 0, seconds, 0.0
+        with self._lock:
+            if not self._free:
+                self._grow()
+            task = self._free.pop()
+        self.rows[task], self.total[task], self.done[task], self.seconds[task], self.spent[task] = (
+            rows,
+            total,
+            0,
+            seconds,
+            0.0,
+        )
         self.arrived[task], self.started[task], self.priority[task] = now_s, np.nan, priority
         return task
 
     def close(self, task: int) -> None:
         """The index may be reused."""
-        self.total[task] = self.done[task] = 0
+        self.total[task] = self.done[task] = self.rows[task] = 0
         self.seconds[task] = 0.0
-        self._free.append(task)
+        with self._lock:
+            self._free.append(task)
 
     def charge(self, tasks: NDArray[np.int64], rows: NDArray[np.int64], seconds: float, now_s: float) -> None:
         """Share one run among its tasks by network rows."""
@@ -43,6 +62,12 @@ class Ledger:
         self.spent[tasks] += seconds * rows / max(1, int(rows.sum()))
         fresh = tasks[np.isnan(self.started[tasks])]
         self.started[fresh] = now_s - seconds
+
+    def usage(self, task: int) -> Usage:
+        """What a task cost so far; one that never ran only queued."""
+        started = self.started[task]
+        queued_s = 0.0 if np.isnan(started) else max(0.0, float(started - self.arrived[task]))
+        return Usage(int(self.done[task]), float(self.spent[task]), queued_s)
 
     def remaining_s(self, tasks: NDArray[np.int64]) -> NDArray[np.float64]:
         """Predicted seconds of work left."""
@@ -61,7 +86,7 @@ class Ledger:
 
     def _grow(self) -> None:
         old = len(self.total)
-        for name in ("total", "done", "seconds", "spent", "arrived", "started", "priority"):
+        for name in ("total", "done", "seconds", "spent", "arrived", "started", "priority", "rows"):
             array = getattr(self, name)
             setattr(self, name, np.concatenate([array, np.zeros_like(array)]))
         self._free.extend(range(2 * old - 1, old - 1, -1))

@@ -21,7 +21,7 @@ class SlottedLane(Lane):
         self._name = name
         self._table = table
         self._residents = Residents(table)
-        self._max_rows = max_rows
+        self.max_rows = max_rows
         self._prefilled_last = False
 
     def add_loop(self, task: int, loop: Loop) -> None:
@@ -38,7 +38,7 @@ class SlottedLane(Lane):
 
     def tick(self, keys: Keys) -> Tick:
         """One prefill chunk of one row, or one decode run over up to ``max_rows`` rows."""
-        tick = Tick(np.empty(0, np.int64), np.empty(0, np.int64), capacity=self._max_rows)
+        tick = Tick(np.empty(0, np.int64), np.empty(0, np.int64), capacity=self.max_rows)
         pending = self._table.pending_prefill()
         decoding = np.setdiff1d(np.flatnonzero(self._residents.alive), pending, assume_unique=True)
         # Alternating keeps a long prefix from stalling the rows that already decode.
@@ -60,10 +60,10 @@ class SlottedLane(Lane):
 
     def _window(self, decoding: Slots, keys: Keys) -> Slots:
         """At most ``max_rows`` rows: the ones with the lowest keys."""
-        if len(decoding) <= self._max_rows:
+        if len(decoding) <= self.max_rows:
             return decoding
         order = np.argsort(keys(self._residents.owner[decoding]), kind="stable")
-        return np.sort(decoding[order[: self._max_rows]])
+        return np.sort(decoding[order[: self.max_rows]])
 
     def _decode(self, slots: Slots, tick: Tick) -> None:
         self._prefilled_last = False

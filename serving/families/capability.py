@@ -62,7 +62,9 @@ class Capability:
         """The same, with measured costs by method name."""
         return replace(
             self,
-            methods=tuple(replace(m, row_seconds=row_seconds.get(m.name, m.row_seconds)) for m in self.methods),
+            methods=tuple(
+                replace(m, row_seconds=row_seconds.get(m.name, m.row_seconds)) for m in self.methods
+            ),
         )
 
 

@@ -26,7 +26,9 @@ def run_alone(program: Program, networks: Mapping[str, Network], tables: Mapping
         return result
 
 
-def _answer(work: Call | Loop | Progress, networks: Mapping[str, Network], tables: Mapping[str, Table]) -> Tensors:
+def _answer(
+    work: Call | Loop | Progress, networks: Mapping[str, Network], tables: Mapping[str, Table]
+) -> Tensors:
     if isinstance(work, Progress):
         return {}
     if isinstance(work, Call):

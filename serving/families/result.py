@@ -90,7 +90,8 @@ class Scored:
     @property
     def bits_per_dim(self) -> Floats:
         """-log_prob / (scored_dims ln 2), always."""
-        return -self.log_prob / (np.maximum(self.scored_dims, 1) * np.log(2.0))
+        bits: Floats = -self.log_prob / (np.maximum(self.scored_dims, 1) * np.log(2.0))
+        return bits
 
 
 @dataclass(frozen=True)

@@ -163,5 +163,7 @@ class Family(Protocol):
     def network_rows(self, request: Request) -> dict[str, int]:
         """Network rows by component that the request takes (an upper bound), known before it starts."""
 
-    def tables(self, components: Mapping[str, object], capacity: int, device: torch.device) -> dict[str, Table]:
+    def tables(
+        self, components: Mapping[str, object], capacity: int, device: torch.device
+    ) -> dict[str, Table]:
         """Empty tables of ``capacity`` rows, by the names that loops use."""

@@ -43,7 +43,7 @@ class TorchScriptNetwork(Network):
     def __init__(self, path: Path, spec: Component, options: RuntimeOptions) -> None:
         fixed = options.fixed_rows or FIXED_ROWS
         super().__init__(spec, RuntimeOptions(options.device, options.threads, options.max_rows, fixed))
-        module = torch.jit.load(str(path), map_location=options.device).eval()
+        module = torch.jit.load(str(path), map_location=options.device).eval()  # type: ignore[no-untyped-call]
         self._module = torch.jit.freeze(module) if hasattr(module, "training") else module
 
     def _bind(self, inputs: Tensors, outputs: Tensors, capacity: int) -> Binding:

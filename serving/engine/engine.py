@@ -1,0 +1,157 @@
+"""The engine: one thread per device; each tick is one network run for whatever rows wait for it."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable
+
+import torch
+from export.package.read import Package
+
+from serving.engine.admission import Cost, admit, predicted_wait_s
+from serving.engine.ledger import Ledger
+from serving.engine.messages import ModelKey, Options, Quote
+from serving.engine.model import LoadedModel, ServedModel, open_model
+from serving.engine.observer import Nobody, Observer
+from serving.engine.task import Task
+from serving.engine.ticket import Ticket
+from serving.engine.warmup import amortised_seconds, seconds_alone
+from serving.engine.worker import Worker
+from serving.errors import NotFound, Unavailable
+from serving.families.calibration import Calibration
+from serving.families.request import Request
+from serving.runtime.network import RuntimeOptions
+
+log = logging.getLogger(__name__)
+
+Command = Callable[[], None]
+
+
+class Engine:
+    """Thread-safe front of the worker thread; knows nothing of gRPC.
+
+    ``submit`` refuses at once or returns a Ticket of events. Nothing is shared with the worker but the
+    inbox and the ledger, which admission reads.
+    """
+
+    def __init__(
+        self,
+        *,
+        device: torch.device | None = None,
+        max_rows: int = 64,
+        queue_rows: int = 4096,
+        threads: int = 0,
+        metrics: Observer | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._runtime = RuntimeOptions(device or torch.device("cpu"), threads, max_rows)
+        self._queue_rows = queue_rows
+        self._clock = clock
+        self._numbers = itertools.count(1)
+        self._lock = threading.Lock()
+        self._inbox: queue.SimpleQueue[Command] = queue.SimpleQueue()
+        self._models: dict[ModelKey, ServedModel] = {}
+        self._draining = False
+        self._ledger = Ledger()
+        self._worker = Worker(self._ledger, self._inbox, metrics or Nobody(), clock)
+        self._thread = threading.Thread(target=self._worker.run, name="engine", daemon=True)
+
+    @property
+    def alive(self) -> bool:
+        """Whether the worker runs."""
+        return self._thread.is_alive()
+
+    def start(self) -> None:
+        """Start the worker thread."""
+        if self._runtime.threads:
+            torch.set_num_threads(self._runtime.threads)
+        self._thread.start()
+
+    def stop(self, grace_s: float = 0.0) -> None:
+        """Refuse new work, let admitted work finish within ``grace_s``, then fail the rest."""
+        self._draining = True
+        until = self._clock() + grace_s
+        while self.alive and self._worker.open_tasks and self._clock() < until:
+            time.sleep(0.01)
+        self._inbox.put(self._worker.shut)
+        if self.alive:
+            self._thread.join(timeout=30.0)
+
+    def load(self, key: ModelKey, package: Package, calibration: Calibration | None = None) -> LoadedModel:
+        """Open, warm and attach a package; blocking."""
+        model = open_model(key, package, calibration, self._runtime)
+        self._call(lambda: self._worker.attach(model))
+        self._models[key] = model
+        return model.loaded
+
+    def unload(self, key: ModelKey) -> None:
+        """No new requests; blocks until those in flight have ended, then frees the model."""
+        model = self._models.pop(key, None)
+        if model is None:
+            raise NotFound(f"{key.name}/{key.version} is not loaded")
+        while self._worker.tasks_of(key):
+            time.sleep(0.005)
+        self._call(lambda: self._worker.detach(key))
+
+    def quote(self, key: ModelKey, request: Request) -> Quote:
+        """What the request would cost now; computes nothing."""
+        model = self._model(key)
+        cost = self._cost(model, request)
+        wait_s = predicted_wait_s(cost, self._ledger)
+        return Quote(model.family.network_rows(request), cost.alone_s, wait_s)
+
+    def submit(self, key: ModelKey, request: Request, options: Options | None = None) -> Ticket:
+        """Admit a request, or raise why not; returns at once."""
+        options = options or Options()
+        model = self._model(key)
+        if self._draining or not self.alive:
+            raise Unavailable("the server is draining; ask another replica", reason="DRAINING")
+        cost = self._cost(model, request)
+        program = model.family.program(request)
+        ticket = Ticket(next(self._numbers), self._cancel)
+        now_s = self._clock()
+        with self._lock:
+            admit(cost, options.deadline_s, self._ledger, self._ledger.open_rows, self._queue_rows)
+            index = self._ledger.open(cost.network_rows, cost.rows, cost.amortised_s, now_s, options.priority)
+        deadline_s = None if options.deadline_s is None else now_s + options.deadline_s
+        task = Task(index, ticket, model, request, options, program, deadline_s)
+        self._inbox.put(lambda: self._worker.begin(task))
+        return ticket
+
+    def _cancel(self, number: int) -> None:
+        self._inbox.put(lambda: self._worker.cancel(number))
+
+    def _model(self, key: ModelKey) -> ServedModel:
+        model = self._models.get(key)
+        if model is None:
+            raise NotFound(f"{key.name}/{key.version} is not loaded")
+        return model
+
+    def _cost(self, model: ServedModel, request: Request) -> Cost:
+        return Cost(
+            rows=request.rows * request.completions,
+            network_rows=sum(model.family.network_rows(request).values()),
+            alone_s=seconds_alone(model.family, request, model.lanes),
+            best_s=seconds_alone(model.family, request, model.lanes, best=True),
+            amortised_s=amortised_seconds(model.family, request, model.lanes),
+        )
+
+    def _call(self, command: Command) -> None:
+        """Run a command between two ticks and wait for it."""
+        if not self.alive:
+            command()
+            return
+        done = threading.Event()
+
+        def and_tell() -> None:
+            try:
+                command()
+            finally:
+                done.set()
+
+        self._inbox.put(and_tell)
+        done.wait()

@@ -1,0 +1,152 @@
+"""Warm-up: runs every network, tests whether rows depend on their batch, and measures what things cost."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+
+from export.package.schema import ModelSpec, TensorSpec
+from serving.engine.batched_lane import BatchedLane
+from serving.engine.estimate import StepTime
+from serving.engine.example import example_request
+from serving.engine.lane import Lane
+from serving.families.capability import Capability
+from serving.families.request import Request
+from serving.families.rows import Family
+from serving.runtime.network import Network, Tensors
+
+FIXED_ROWS = 16  # what a network is padded to if its rows depend on their number
+PROBED_LENGTH = 32  # of a dynamic axis
+COUNTS = (1, 2, 3, 7, 16)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """``largest_difference`` of any output between a row alone and in a batch; 0: bitwise the same."""
+
+    largest_difference: float
+
+
+def warm(spec: ModelSpec, networks: Mapping[str, Network], lanes: Mapping[str, Lane]) -> Verdict:
+    """Run all networks; those whose rows depend on the batch are padded to one row count from then on."""
+    worst = 0.0
+    for name, network in networks.items():
+        inputs = probe_inputs(spec, network)
+        difference = batch_difference(network, inputs)
+        if difference > 0.0 and not network.options.fixed_rows:
+            network.fix_rows(FIXED_ROWS)
+            difference = batch_difference(network, inputs)
+        worst = max(worst, difference)
+        lane = lanes[name]
+        if isinstance(lane, BatchedLane):
+            time_runs(network, inputs, lane.step_time)
+    return Verdict(worst)
+
+
+def batch_difference(network: Network, inputs: Tensors) -> float:
+    """Largest difference between rows of a full run and the same rows in runs of other sizes and places."""
+    whole = network(inputs)
+    rows = next(iter(inputs.values())).shape[0]
+    worst = 0.0
+    for count in COUNTS:
+        if count > rows:
+            continue
+        start = (5 * count) % max(1, rows - count + 1)
+        part = network({name: value[start : start + count] for name, value in inputs.items()})
+        for name, value in part.items():
+            gap = (value.double() - whole[name][start : start + count].double()).abs().max()
+            worst = max(worst, float(gap))
+    return worst
+
+
+def time_runs(network: Network, inputs: Tensors, step_time: StepTime) -> None:
+    """Seed the running estimate with a few row counts."""
+    rows = next(iter(inputs.values())).shape[0]
+    for count in {1, max(1, rows // 8), rows}:
+        part = {name: value[:count] for name, value in inputs.items()}
+        for _ in range(2):
+            begun = time.perf_counter()
+            network(part)
+            step_time.observe(count, time.perf_counter() - begun)
+
+
+def probe_inputs(spec: ModelSpec, network: Network) -> Tensors:
+    """Seeded inputs for as many rows as one run takes, within the ranges that the package declares."""
+    generator = torch.Generator().manual_seed(0)
+    length = {
+        axis: _dynamic_length(spec)
+        for i in network.spec.inputs
+        for axis in i.row_shape
+        if isinstance(axis, str)
+    }
+    rows = network.binding(tuple(sorted(length.items()))).capacity
+    device = network.options.device
+    return {i.name: _probe(spec, i, rows, length, generator).to(device) for i in network.spec.inputs}
+
+
+def _dynamic_length(spec: ModelSpec) -> int:
+    return min(PROBED_LENGTH, spec.data.elements)
+
+
+def _probe(
+    spec: ModelSpec, tensor: TensorSpec, rows: int, length: Mapping[str, int], generator: torch.Generator
+) -> torch.Tensor:
+    shape = [rows, *(axis if isinstance(axis, int) else length[axis] for axis in tensor.row_shape)]
+    if tensor.dtype.startswith("int") or tensor.dtype in ("uint8", "bool"):
+        values = torch.randint(0, _integers(spec, tensor.name), shape, generator=generator)
+        return values.to(getattr(torch, tensor.dtype))
+    if tensor.name == "t":
+        return torch.rand(shape, generator=generator).to(getattr(torch, tensor.dtype))
+    return torch.randn(shape, generator=generator).to(getattr(torch, tensor.dtype))
+
+
+def _integers(spec: ModelSpec, name: str) -> int:
+    """How many values an integer input may have."""
+    for condition in spec.conditions:
+        if condition.name == name:
+            return condition.classes
+    if name == "tokens" and spec.autoregressive is not None:
+        return spec.autoregressive.vocabulary
+    return 2
+
+
+def measured(spec: ModelSpec, family: Family, lanes: Mapping[str, Lane]) -> tuple[Capability, ...]:
+    """The family's capabilities with seconds per row at the defaults, from the measured runs."""
+    return tuple(
+        capability.measured(
+            {
+                method.name: seconds_alone(family, example_request(spec, family, capability, method), lanes)
+                for method in capability.methods
+            }
+        )
+        for capability in family.capabilities()
+    )
+
+
+def seconds_alone(
+    family: Family, request: Request, lanes: Mapping[str, Lane], *, best: bool = False
+) -> float:
+    """Predicted seconds on an idle engine: runs * base + rows * per_row, summed over components."""
+    depth = getattr(family, "depth", lambda _: 1)(request)
+    total = 0.0
+    for component, rows in family.network_rows(request).items():
+        lane = lanes[component]
+        runs = max(1, min(depth, rows), -(-rows // lane.max_rows))
+        if best:
+            total += runs * lane.step_time.best_seconds(max(1, rows // runs))
+        else:
+            base, per_row = lane.step_time.coefficients()
+            total += runs * base + rows * per_row
+    return total
+
+
+def amortised_seconds(family: Family, request: Request, lanes: Mapping[str, Lane]) -> float:
+    """Device seconds that the request takes from others when every run is full."""
+    total = 0.0
+    for component, rows in family.network_rows(request).items():
+        lane = lanes[component]
+        total += rows * lane.step_time.seconds(lane.max_rows) / lane.max_rows
+    return total
