@@ -1,0 +1,1 @@
+"""Chain rule over symbols: tokens and pixels in a fixed order."""

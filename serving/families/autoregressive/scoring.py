@@ -1,0 +1,99 @@
+"""Conditional laws from the scorer: log p(x_i | x_<i) where asked, and whole laws at one position.
+
+One network row per sequence gives all its conditionals. Rows are grouped by network width, which
+depends on the row alone, and sent in chunks whose answers stay small.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from serving.families.autoregressive.symbols import Alphabet, Flags, Ids
+from serving.families.rows import Call, Tensors, Yield
+
+Floats = NDArray[np.float64]
+CHUNK_ELEMENTS = 1 << 23  # logits of one Call (float32: 32 MiB)
+
+
+@dataclass(frozen=True)
+class Sequences:
+    """Rows to evaluate. ``symbols`` [rows, length] and ``begin`` [rows], int64."""
+
+    begin: Ids
+    symbols: Ids
+
+    def __len__(self) -> int:
+        return len(self.symbols)
+
+    def take(self, index: Ids) -> Sequences:
+        """The given rows."""
+        return Sequences(self.begin[index], self.symbols[index])
+
+
+@dataclass(frozen=True)
+class Conditionals:
+    """``log_prob`` [rows, length] (0 where not asked) and ``law`` [rows, vocabulary], nats, float64."""
+
+    log_prob: Floats
+    law: Floats | None = None
+
+
+def conditionals(
+    alphabet: Alphabet, sequences: Sequences, scored: Flags, position: Ids | None = None
+) -> Generator[Yield, Tensors, Conditionals]:
+    """log p(x_i | x_<i) at ``scored`` [rows, length], and the law at ``position`` [rows] (-1: none).
+
+    Only symbols before the last position asked for are read.
+    """
+    rows = len(sequences)
+    log_prob = np.zeros((rows, alphabet.length), np.float64)
+    law = None if position is None else np.zeros((rows, alphabet.size), np.float64)
+    for index, width in _chunks(alphabet, _needed(scored, position)):
+        part = sequences.take(index)
+        tokens = alphabet.network_input(part.begin, part.symbols, width)
+        answer = yield Call("scorer", {"tokens": torch.from_numpy(np.ascontiguousarray(tokens))})
+        logits = answer["logits"]
+        log_prob[index] = _asked(logits, part.symbols, scored[index])
+        if law is not None and position is not None:
+            law[index] = _laws(logits, position[index])
+    return Conditionals(log_prob, law)
+
+
+def _needed(scored: Flags, position: Ids | None) -> Ids:
+    """Predictions that each row needs: last position asked for, plus 1."""
+    length = scored.shape[1]
+    last = length - np.argmax(scored[:, ::-1], axis=1)
+    needed = np.where(scored.any(axis=1), last, 0)
+    return needed if position is None else np.maximum(needed, position + 1)
+
+
+def _chunks(alphabet: Alphabet, needed: Ids) -> Iterator[tuple[Ids, int]]:
+    widths = alphabet.width(needed)
+    for width in np.unique(widths[needed > 0]):
+        rows = np.flatnonzero((widths == width) & (needed > 0))
+        chunk = max(1, CHUNK_ELEMENTS // (int(width) * alphabet.size))
+        for start in range(0, len(rows), chunk):
+            yield rows[start : start + chunk], int(width)
+
+
+def _asked(logits: torch.Tensor, symbols: Ids, scored: Flags) -> Floats:
+    """[rows, length] log-probabilities of ``symbols`` where ``scored``; float64 softmax."""
+    row, place = np.nonzero(scored)
+    found = np.zeros(scored.shape, np.float64)
+    if len(row):
+        chosen = torch.from_numpy(symbols[row, place]).to(logits.device)
+        laws = torch.log_softmax(logits[row, place].double(), dim=-1)
+        found[row, place] = laws.gather(1, chosen[:, None])[:, 0].cpu().numpy()
+    return found
+
+
+def _laws(logits: torch.Tensor, position: Ids) -> Floats:
+    """[rows, vocabulary] log p(. | x_<position)."""
+    chosen = logits[np.arange(len(position)), np.maximum(position, 0)]
+    laws: Floats = torch.log_softmax(chosen.double(), dim=-1).cpu().numpy()
+    return laws
