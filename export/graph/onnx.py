@@ -1,0 +1,153 @@
+"""A torch module as an ONNX graph: named inputs and outputs, dynamic rows, nothing of this machine in it."""
+
+from __future__ import annotations
+
+import io
+import logging
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stdout
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import onnx
+import torch
+from torch import Tensor, nn
+
+OPSET = 20
+PRODUCER = "pxserve-export"
+
+
+@dataclass(frozen=True)
+class Signature:
+    """Example inputs by name, the names of the outputs, and which axes are dynamic.
+
+    ``dynamic`` names axes per input: ``{"tokens": {0: "rows", 1: "length"}}``; inputs that it leaves out
+    have axis 0 dynamic, called ``rows``. Examples need at least two rows, or torch takes 1 as a constant.
+    """
+
+    inputs: Mapping[str, Tensor]
+    outputs: Sequence[str]
+    dynamic: Mapping[str, Mapping[int, str]] = field(default_factory=dict)
+
+    def axes(self, name: str) -> Mapping[int, str]:
+        """The dynamic axes of an input."""
+        return self.dynamic.get(name, {0: "rows"})
+
+
+def export_onnx(module: nn.Module, signature: Signature, *, optimize: bool = True) -> onnx.ModelProto:
+    """Write ``module`` as a graph; raises torch.onnx.errors.OnnxExporterError where it cannot."""
+    program = torch.export.export(
+        module.eval(),
+        tuple(signature.inputs.values()),
+        dynamic_shapes=_dynamic_shapes(signature),
+        strict=False,
+    )
+    return export_program(program, signature, optimize=optimize)
+
+
+def export_program(
+    program: torch.export.ExportedProgram, signature: Signature, *, optimize: bool = True
+) -> onnx.ModelProto:
+    """Write an exported program as a graph whose input and output names are the signature's."""
+    with _quiet():
+        written = torch.onnx.export(
+            program,
+            input_names=list(signature.inputs),
+            output_names=list(signature.outputs),
+            opset_version=OPSET,
+            dynamo=True,
+            optimize=optimize,
+            verbose=False,
+        )
+    assert written is not None
+    model = written.model_proto
+    _name_axes(model, signature)
+    return finish(model)
+
+
+def _name_axes(model: onnx.ModelProto, signature: Signature) -> None:
+    """Give the dynamic axes the signature's names; the exporter leaves torch's symbols there."""
+    names: dict[str, str] = {}
+    for value in model.graph.input:
+        for axis, label in signature.axes(value.name).items():
+            names[value.type.tensor_type.shape.dim[axis].dim_param] = label
+    for value in (*model.graph.input, *model.graph.output):
+        for dim in value.type.tensor_type.shape.dim:
+            if dim.dim_param:
+                dim.dim_param = names[dim.dim_param]
+
+
+def finish(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Remove every trace of the machine from a graph, name its producer, and check it."""
+    strip(model)
+    model.producer_name = PRODUCER
+    model.producer_version = ""
+    onnx.checker.check_model(model, full_check=False)
+    return model
+
+
+def strip(model: onnx.ModelProto) -> None:
+    """Drop metadata, doc strings and inferred value types, which carry source paths and stack traces."""
+    model.ClearField("metadata_props")
+    model.ClearField("doc_string")
+    _strip_graph(model.graph)
+    for function in model.functions:
+        function.ClearField("doc_string")
+        function.ClearField("metadata_props")
+        _strip_nodes(function.node)
+
+
+def _strip_graph(graph: onnx.GraphProto) -> None:
+    for field in ("doc_string", "metadata_props", "value_info", "quantization_annotation"):
+        graph.ClearField(field)  # type: ignore[arg-type]
+    for value in (*graph.input, *graph.output, *graph.initializer):
+        value.ClearField("doc_string")
+        value.ClearField("metadata_props")
+    _strip_nodes(graph.node)
+
+
+def _strip_nodes(nodes: Any) -> None:
+    for node in nodes:
+        node.ClearField("doc_string")
+        node.ClearField("metadata_props")
+        for attribute in node.attribute:
+            attribute.ClearField("doc_string")
+            for graph in (attribute.g, *attribute.graphs) if _holds_graph(attribute) else ():
+                _strip_graph(graph)
+
+
+def _holds_graph(attribute: onnx.AttributeProto) -> bool:
+    return attribute.type in (onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS)
+
+
+def save(model: onnx.ModelProto, path: Path) -> None:
+    """Write a graph with its fields in a fixed order, so that equal graphs are equal bytes."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(model.SerializeToString(deterministic=True))
+
+
+def _dynamic_shapes(signature: Signature) -> tuple[dict[int, Any], ...]:
+    """One Dim object per axis name, shared by all inputs."""
+    dims: dict[str, Any] = {}
+    return tuple(
+        {
+            axis: dims.setdefault(label, torch.export.Dim(label, min=1))
+            for axis, label in signature.axes(name).items()
+        }
+        for name in signature.inputs
+    )
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """The exporter prints and warns about what concerns its own authors."""
+    level = logging.getLogger("torch.onnx").level
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
+        warnings.simplefilter("ignore")
+        try:
+            yield
+        finally:
+            logging.getLogger("torch.onnx").setLevel(level)

@@ -1,0 +1,1 @@
+"""The reference networks: small, plain torch modules."""
