@@ -1,21 +1,27 @@
 """Counter-based Philox 4x32-10 noise: a pure function of the request, never of the batch.
 
-Salmon et al., Parallel random numbers: as easy as 1, 2, 3 (SC 2011). Layout: the key is the seed, 64 bit, low
-word first; the counter is (c0 element counter, c1 plan line, c2 stream word, c3 row), where the stream word is
-``stream + 16 * particle`` and the row is ``first_row + i``. A row of n elements uses Q = ceil(n / 4) rounded up
-to 8 counters; element e is word e // Q of counter e % Q. Uniforms are Triton's ``uint_to_uniform_float``
-(31 bits, [0, 1)). Normals are Box-Muller: words (0, 1) give cos and sin as lanes 0 and 1, words (2, 3) likewise.
+Salmon et al., Parallel random numbers: as easy as 1, 2, 3 (SC 2011). Layout: the key is the seed, 64 bit,
+low word first; the counter is (c0 element counter, c1 plan line, c2 stream word, c3 row), where the stream
+word is ``stream + 16 * particle`` and the row is ``first_row + i``. A row of n elements uses Q = ceil(n / 4)
+rounded up to 8 counters; element e is word e // Q of counter e % Q. Uniforms are Triton's
+``uint_to_uniform_float`` (31 bits, [0, 1)). Normals are Box-Muller: words (0, 1) give cos and sin as lanes 0
+and 1, words (2, 3) as lanes 2 and 3.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import numpy.typing as npt
 import torch
+
+from kernels._triton import jit
+
+if TYPE_CHECKING:
+    import triton.language as tl
 
 STREAM_INITIAL: Final = 0
 STREAM_STEP: Final = 1
@@ -215,3 +221,25 @@ def _first_two_rounds(c0: _Array, c1: _Array, c2: _Array, c3: _Array, keys: _Arr
     np.bitwise_and(product2, _MASK, out=added[0])
     added[1] = product0 & _MASK
     return multiplied, added
+
+
+@jit()
+def normals_of_counters(
+    seed: tl.tensor, counter: tl.tensor, line: tl.tensor, stream: tl.tensor, row: tl.tensor
+) -> tl.tensor:
+    """Return the normals of the four lanes of each counter; ``counter`` int32 [block], the others scalars."""
+    w0, w1, w2, w3 = words_of_counters(seed, counter, line, stream, row)
+    z0, z1 = tl.pair_uniform_to_normal(tl.uint_to_uniform_float(w0), tl.uint_to_uniform_float(w1))
+    z2, z3 = tl.pair_uniform_to_normal(tl.uint_to_uniform_float(w2), tl.uint_to_uniform_float(w3))
+    return z0, z1, z2, z3
+
+
+@jit()
+def words_of_counters(
+    seed: tl.tensor, counter: tl.tensor, line: tl.tensor, stream: tl.tensor, row: tl.tensor
+) -> tl.tensor:
+    """Return the four uint32 words of each counter."""
+    c1 = tl.full(counter.shape, line, tl.int64).to(tl.int32)
+    c2 = tl.full(counter.shape, stream, tl.int64).to(tl.int32)
+    c3 = tl.full(counter.shape, row, tl.int64).to(tl.int32)
+    return tl.philox(seed, counter, c1, c2, c3)
