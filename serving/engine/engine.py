@@ -8,9 +8,9 @@ import queue
 import threading
 import time
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import torch
-from export.package.read import Package
 
 from serving.engine.admission import Cost, admit, predicted_wait_s
 from serving.engine.ledger import Ledger
@@ -25,6 +25,9 @@ from serving.errors import NotFound, Unavailable
 from serving.families.calibration import Calibration
 from serving.families.request import Request
 from serving.runtime.network import RuntimeOptions
+
+if TYPE_CHECKING:
+    from export.package.read import Package
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +58,7 @@ class Engine:
         self._lock = threading.Lock()
         self._inbox: queue.SimpleQueue[Command] = queue.SimpleQueue()
         self._models: dict[ModelKey, ServedModel] = {}
-        self._draining = False
+        self._draining = self._started = False
         self._ledger = Ledger()
         self._worker = Worker(self._ledger, self._inbox, metrics or Nobody(), clock)
         self._thread = threading.Thread(target=self._worker.run, name="engine", daemon=True)
@@ -66,7 +69,8 @@ class Engine:
         return self._thread.is_alive()
 
     def start(self) -> None:
-        """Start the worker thread."""
+        """Start the worker thread; requests may have been submitted before."""
+        self._started = True
         if self._runtime.threads:
             torch.set_num_threads(self._runtime.threads)
         self._thread.start()
@@ -84,9 +88,13 @@ class Engine:
     def load(self, key: ModelKey, package: Package, calibration: Calibration | None = None) -> LoadedModel:
         """Open, warm and attach a package; blocking."""
         model = open_model(key, package, calibration, self._runtime)
-        self._call(lambda: self._worker.attach(model))
-        self._models[key] = model
+        self.attach(model)
         return model.loaded
+
+    def attach(self, model: ServedModel) -> None:
+        """Serve a model that is open already."""
+        self._call(lambda: self._worker.attach(model))
+        self._models[model.key] = model
 
     def unload(self, key: ModelKey) -> None:
         """No new requests; blocks until those in flight have ended, then frees the model."""
@@ -108,7 +116,7 @@ class Engine:
         """Admit a request, or raise why not; returns at once."""
         options = options or Options()
         model = self._model(key)
-        if self._draining or not self.alive:
+        if self._draining or (self._started and not self.alive):
             raise Unavailable("the server is draining; ask another replica", reason="DRAINING")
         cost = self._cost(model, request)
         program = model.family.program(request)

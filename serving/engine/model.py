@@ -5,10 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
-from export.package.read import Package
 
 from export.package.schema import DataSpace, ModelSpec
 from serving.engine.batched_lane import BatchedLane
@@ -22,6 +21,9 @@ from serving.families.registry import family_of
 from serving.families.rows import BatchedTable, Family, SlottedTable, Table
 from serving.runtime.load import open_network
 from serving.runtime.network import Network, RuntimeOptions
+
+if TYPE_CHECKING:
+    from export.package.read import Package
 
 TABLE_BYTES = 512 * 2**20
 CACHE_BYTES = 1024 * 2**20
