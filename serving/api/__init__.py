@@ -1,0 +1,1 @@
+"""gRPC: converts, asks the engine, converts back. No mathematics, no scheduling."""

@@ -1,0 +1,1 @@
+"""The one place where protobuf meets NumPy and the domain; checks sizes before it allocates."""

@@ -1,0 +1,1 @@
+"""A request against a model: nothing unknown, everything in range, every default filled in."""

@@ -1,0 +1,1 @@
+"""Model versions of a folder, and where each is in its life in this process."""
