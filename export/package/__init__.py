@@ -1,0 +1,1 @@
+"""Model packages: their schema, and reading, writing, checking and verifying them."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import re
+from itertools import pairwise
 from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -223,7 +224,7 @@ class VeSchedule(Record):
     @field_validator("sigmas")
     @classmethod
     def _ascending(cls, sigmas: tuple[float, ...]) -> tuple[float, ...]:
-        if len(sigmas) < 2 or sigmas[0] <= 0 or any(b <= a for a, b in zip(sigmas, sigmas[1:], strict=False)):
+        if len(sigmas) < 2 or sigmas[0] <= 0 or any(b <= a for a, b in pairwise(sigmas)):
             raise ValueError("schedule: sigmas must be positive and ascend, at least two of them")
         return sigmas
 
@@ -297,7 +298,9 @@ class ModelSpec(Record):
     def _one_family(self) -> Self:
         for family in ("autoregressive", "autoencoder", "vae", "gan", "diffusion"):
             if (getattr(self, family) is not None) != (family == self.family):
-                raise ValueError(f"{family}: the section of the family {self.family!r}, and only it, must be there")
+                raise ValueError(
+                    f"{family}: the section of the family {self.family!r}, and only it, must be there"
+                )
         return self
 
     @model_validator(mode="after")
