@@ -1,0 +1,1 @@
+"""Diffusion, score and flow models: noise levels, plans of coefficients, and the questions they answer."""

@@ -1,0 +1,56 @@
+"""Coefficients of all plans in use, in one tensor, read by all rows in one gather."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from serving.families.diffusion.plan import COLUMNS, Plan
+
+_FIRST_LINES = 1024
+
+
+class CoefficientArena:
+    """``lines`` float32 [size, COLUMNS]; equal plans share one range, freed with its last row."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.lines = torch.zeros((_FIRST_LINES, COLUMNS), dtype=torch.float32, device=device)
+        self._ranges: dict[bytes, tuple[int, int]] = {}  # key -> (first line, lines)
+        self._uses: dict[int, int] = {}  # first line -> rows
+        self._keys: dict[int, bytes] = {}
+
+    def place(self, plan: Plan, rows: int) -> int:
+        """The first line of the plan, now used by ``rows`` more rows."""
+        known = self._ranges.get(plan.key)
+        first = self._write(plan) if known is None else known[0]
+        self._uses[first] = self._uses.get(first, 0) + rows
+        return first
+
+    def release(self, firsts: NDArray[np.int64]) -> None:
+        """One row less for each entry."""
+        for first, count in zip(
+            *(part.tolist() for part in np.unique(firsts, return_counts=True)), strict=True
+        ):
+            self._uses[first] -= count
+            if self._uses[first] == 0:
+                del self._uses[first], self._ranges[self._keys.pop(first)]
+
+    def _write(self, plan: Plan) -> int:
+        first = self._gap(len(plan))
+        if first + len(plan) > len(self.lines):
+            grown = self.lines.new_zeros((2 * (first + len(plan)), COLUMNS))
+            grown[: len(self.lines)] = self.lines
+            self.lines = grown
+        self.lines[first : first + len(plan)] = torch.from_numpy(plan.coef)
+        self._ranges[plan.key], self._keys[first] = (first, len(plan)), plan.key
+        return first
+
+    def _gap(self, lines: int) -> int:
+        """The first range of that many free lines."""
+        end = 0
+        for first, length in sorted(self._ranges.values()):
+            if first - end >= lines:
+                return end
+            end = first + length
+        return end

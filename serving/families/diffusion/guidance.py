@@ -1,0 +1,36 @@
+"""Classifier-free guidance with a rescale: what does not fit into a row of coefficients."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+
+def guided_rows(guided: NDArray[np.bool_], device: torch.device) -> torch.Tensor | None:
+    """For each row, the network row of its unconditional twin (its own where it has none); None: no twins."""
+    if not guided.any():
+        return None
+    own = np.arange(len(guided))
+    twin = np.where(guided, len(guided) - 1 + np.cumsum(guided), own)
+    return torch.from_numpy(twin).to(device)
+
+
+def rescaled(
+    output: torch.Tensor, twin: torch.Tensor, scale: torch.Tensor, rescale: NDArray[np.float32]
+) -> torch.Tensor:
+    """Guided prediction [rows, n], brought back to the conditional one's spread (Lin et al. 2024, eq. 15-16).
+
+    Spreads are per row, summed in float64 by NumPy: no row's bits depend on how many others there are.
+    """
+    conditional, unconditional = output[: len(twin)], output.index_select(0, twin)
+    guided = unconditional + scale * (conditional - unconditional)
+    ratio = _spread(conditional) / np.maximum(_spread(guided), 1e-12)
+    factor = np.where(rescale > 0, rescale * ratio + (1.0 - rescale), 1.0).astype(np.float32)
+    return guided * torch.from_numpy(factor)[:, None].to(guided.device)
+
+
+def _spread(values: torch.Tensor) -> NDArray[np.float64]:
+    rows = np.ascontiguousarray(values.double().cpu().numpy())
+    centred = rows - rows.mean(axis=1, keepdims=True)
+    return np.asarray(np.sqrt(np.square(centred).mean(axis=1)), np.float64)

@@ -1,0 +1,106 @@
+"""A plan: one line of coefficients per network run, computed once in float64, kept in float32.
+
+Line: m = u + g (c - u); x0 = clip(p x + q m, lo, hi); x' = a x + b x0 + sum c_j h_j + d z; and on
+observed entries x' = P known + Q z2. h_j is the x0 of j lines ago.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from serving.families.diffusion.process import Floats, Levels, Process
+
+# Columns that the update reads, in the order of the kernel's ``coef``.
+G, P_X, Q_OUT, LOW, HIGH, A, B, C1, C2, C3, D, KNOWN, RENOISE = range(13)
+TIME, SCALE = 13, 14  # of the network's inputs
+COLUMNS = 16
+HISTORY = 3
+
+
+@dataclass(frozen=True)
+class Lines:
+    """What a sampler says: where the network is asked, how the state moves, and at which level it then is.
+
+    ``c`` [lines, 3]: weights of the x0 of 1, 2, 3 lines ago. All float64, one entry per line.
+    """
+
+    asked: Levels
+    after: Levels
+    a: Floats
+    b: Floats
+    d: Floats
+    c: Floats = field(default_factory=lambda: np.zeros((0, HISTORY)))
+
+    def history(self) -> Floats:
+        """``c``, zeros where a sampler has no history."""
+        return self.c if len(self.c) else np.zeros((len(self.a), HISTORY))
+
+
+@dataclass(frozen=True)
+class Plan:
+    """``coef`` float32 [lines, COLUMNS]; ``exact`` the same in float64; ``initial_sd`` of the start."""
+
+    exact: Floats
+    initial_sd: float
+    rescale: float = 0.0  # guidance rescale (Lin et al. 2024)
+
+    def __len__(self) -> int:
+        return len(self.exact)
+
+    @cached_property
+    def coef(self) -> NDArray[np.float32]:
+        """Coefficients as the device uses them."""
+        return self.exact.astype(np.float32)
+
+    @cached_property
+    def key(self) -> bytes:
+        """Equal for equal coefficients: rows of many requests share one copy."""
+        return self.coef.tobytes()
+
+    @property
+    def depth(self) -> int:
+        """How many x0 of earlier lines are used."""
+        used = np.flatnonzero(np.any(self.exact[:, C1 : C3 + 1] != 0.0, axis=0))
+        return int(used[-1]) + 1 if len(used) else 0
+
+    @property
+    def draws(self) -> bool:
+        """Whether any line adds noise."""
+        return bool(np.any(self.exact[:, D] != 0.0))
+
+    @property
+    def guided(self) -> bool:
+        """Whether the network is also asked without the condition."""
+        return bool(np.any(self.exact[:, G] != 1.0))
+
+
+@dataclass(frozen=True)
+class Choices:
+    """What a request may choose about any sampler."""
+
+    guidance_scale: float = 1.0
+    guidance_rescale: float = 0.0
+    clip: bool = False
+
+
+def plan_of(process: Process, lines: Lines, choices: Choices) -> Plan:
+    """Coefficients of all lines. Clipping is the package's clip range, or none."""
+    p, q = process.prediction(lines.asked)
+    clip = process.spec.clip_range if choices.clip else None
+    low, high = clip if clip is not None else (-math.inf, math.inf)
+    exact = np.zeros((len(lines.a), COLUMNS), np.float64)
+    columns: dict[int, Floats | float] = {G: choices.guidance_scale, P_X: p, Q_OUT: q, LOW: low, HIGH: high}
+    columns |= {A: lines.a, B: lines.b}
+    columns |= {D: lines.d, KNOWN: lines.after.alpha, RENOISE: lines.after.sigma}
+    columns |= {TIME: lines.asked.time, SCALE: process.input_scale(lines.asked)}
+    for column, value in columns.items():
+        exact[:, column] = value
+    exact[:, C1 : C3 + 1] = lines.history()
+    if not np.isfinite(np.delete(exact, [LOW, HIGH], axis=1)).all():
+        raise ValueError("the schedule reaches a level at which the prediction says nothing about x0")
+    return Plan(exact, process.initial_sd, choices.guidance_rescale)

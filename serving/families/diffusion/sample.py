@@ -1,0 +1,38 @@
+"""Sample: rows of noise that follow a sampler's plan."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from serving.families import units
+from serving.families.diffusion.denoiser import TABLE, DataRows, Denoiser, rows_of
+from serving.families.diffusion.grid import levels_of
+from serving.families.diffusion.plan import Choices, Plan, plan_of
+from serving.families.diffusion.samplers.registry import SAMPLERS
+from serving.families.diffusion.table import DenoiseRows
+from serving.families.request import Request
+from serving.families.result import Sampled, SampleKind
+from serving.families.rows import Loop, Program
+
+
+def sampling_plan(denoiser: Denoiser, sampler: str, steps: int, choices: Choices, eta: float = 0.0) -> Plan:
+    """Coefficients of a sampler over its own choice of levels."""
+    found = SAMPLERS[sampler]
+    levels = levels_of(denoiser.process, steps, found.spacing)
+    return plan_of(denoiser.process, found.lines(levels, eta), choices)
+
+
+def plan_for(denoiser: Denoiser, request: Request) -> Plan:
+    """The plan that a Sample request asks for."""
+    steps, eta = int(request.parameters["steps"]), float(request.parameters.get("eta", 0.0))  # type: ignore[arg-type]
+    return sampling_plan(denoiser, request.method, steps, denoiser.choices(request), eta)
+
+
+def sample(denoiser: Denoiser, request: Request) -> Program:
+    """Draw ``rows`` rows; kind MODIFIED with guidance, else DISCRETIZED."""
+    plan = plan_for(denoiser, request)
+    payload = DenoiseRows(plan, request.seed, rows_of(request), denoiser.conditions(request))
+    steps = np.full(request.rows, len(plan), np.int64)
+    state = yield Loop(TABLE, request.rows, payload, steps, DataRows(denoiser))
+    kind = SampleKind.MODIFIED if plan.guided else SampleKind.DISCRETIZED
+    return Sampled(units.to_data(denoiser.data, state["x"]), kind, parameters=dict(request.parameters))

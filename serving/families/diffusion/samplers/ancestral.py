@@ -1,0 +1,23 @@
+"""The reverse Markov chain: the posterior q(x' | x, x0) with its small or its large variance."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from serving.families.diffusion.plan import Lines
+from serving.families.diffusion.process import Levels
+from serving.families.diffusion.samplers.first_order import fresh_variance, posterior_variance
+
+
+def ancestral(levels: Levels, large: bool = False) -> Lines:
+    """Ho et al. 2020, eq. 6-7. Small: the posterior's variance; large: all that the forward step added.
+
+    Under VE the large variance is Song et al. 2021's reverse diffusion (algorithm 2), the small one
+    their ancestral sampler (eq. 47). No noise on the way to the data.
+    """
+    here, after = levels[:-1], levels[1:]
+    fresh = fresh_variance(here, after)
+    a = here.alpha / after.alpha * after.sigma**2 / here.sigma**2
+    variance = fresh if large else posterior_variance(here, after)
+    d = np.where(after.sigma > 0.0, np.sqrt(variance), 0.0)
+    return Lines(here, after, a, after.alpha * fresh / here.sigma**2, d)
