@@ -30,10 +30,10 @@ $(MODELS)/.exported: $(STAMP) $(shell find export -name '*.py' -o -name '*.onnx'
 models: $(MODELS)/.exported  ## export the reference models to models/
 
 demo: $(MODELS)/.exported  ## serve the nine models, ask everything, write pictures to demo/
-	$(BIN)/python -m tests.demo --models $(MODELS) --out demo
+	$(BIN)/python -m deploy.demo --models $(MODELS) --out demo
 
 serve: $(MODELS)/.exported  ## serve the reference models until Ctrl-C
-	$(BIN)/python -m tests.demo --models $(MODELS) --serve-only
+	$(BIN)/python -m deploy.demo --models $(MODELS) --serve-only
 
 check: $(STAMP)  ## format, lint, types, import contracts, protos
 	$(BIN)/ruff format --check .

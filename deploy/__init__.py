@@ -1,0 +1,1 @@
+"""Deployment, and the demonstration that a newcomer runs first."""
