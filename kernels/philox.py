@@ -85,6 +85,25 @@ def philox_normal(
     return _draw(seed, row, line, stream, n, _normal_from_words)
 
 
+def philox_uniform_at(
+    seed: torch.Tensor,
+    row: torch.Tensor,
+    line: torch.Tensor,
+    stream: torch.Tensor,
+    n: int,
+    element: torch.Tensor,
+) -> torch.Tensor:
+    """Return float32 [draws]: element ``element`` of :func:`philox_uniform` for each draw, without its row.
+
+    All tensors are int64 [draws].
+    """
+    lines, index = _Lines.of(seed, row, line, stream), _unsigned(element)
+    counters = np.uint64(counters_per_row(n))
+    words = philox_rounds((index % counters)[None], *(array[None] for array in lines.slice(0, lines.count)))
+    word = np.choose((index // counters).astype(np.int64), [lane[0] for lane in words])
+    return torch.from_numpy(uniform_from_words(word.astype(np.uint32))).to(seed.device)
+
+
 def uniform_from_words(words: npt.NDArray[np.uint32]) -> npt.NDArray[np.float32]:
     """Map uint32 words to float32 uniforms in [0, 1), bit for bit as ``tl.random.uint_to_uniform_float``."""
     signed = words.view(np.int32)

@@ -1,0 +1,246 @@
+"""sample_tokens: one token per row from logits, by temperature, top-k, top-p, min-p and the Gumbel maximum.
+
+Order of the filters, as in transformers and vLLM: temperature; top-k (ties with the k-th kept); softmax over
+the survivors; top-p, the smallest set of the most likely tokens with mass >= p (ties with its last kept);
+min-p, p_i >= min_p * p_max; draw. The draw is argmax of s_i - ln E_i, E_i standard exponential (Gumbel, 1954;
+Maddison et al., A* sampling, 2014): exact, and no sort. E_i is a pure function of (seed, row, position, token
+id): element i of a row of V of :mod:`kernels.philox`, stream 3, so that a token depends neither on the batch
+nor on the tokens that the filters removed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from kernels._candidates import Candidates, Floats, Integers, largest
+from kernels._registry import register
+from kernels.philox import STREAM_TOKEN, STREAMS_PER_PARTICLE, philox_uniform, philox_uniform_at
+
+SMALLEST_TEMPERATURE: Final = 1e-30
+SMALLEST_TAIL: Final = 2.3283064365386963e-10  # 2**-32: the Gumbel maximum of one draw is 22.2
+_FIRST_NUCLEUS: Final = 1024
+
+SCHEMA = (
+    "sample_tokens(Tensor logits, Tensor temperature, Tensor top_k, Tensor top_p, Tensor min_p, Tensor seed, "
+    "Tensor row, Tensor position, Tensor? particle=None) -> (Tensor, Tensor, Tensor)"
+)
+
+
+def sample_tokens(
+    logits: torch.Tensor,
+    temperature: torch.Tensor,
+    top_k: torch.Tensor,
+    top_p: torch.Tensor,
+    min_p: torch.Tensor,
+    seed: torch.Tensor,
+    row: torch.Tensor,
+    position: torch.Tensor,
+    particle: torch.Tensor | None = None,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Return (token int64, raw log-probability float32, processed log-probability float32), each [rows].
+
+    ``logits`` is [rows, V], float32, float16 or bfloat16; -inf excludes a token. The others are [rows]:
+    ``temperature`` float32, 0 for the argmax (lowest index among ties); ``top_k`` int64, 0 for none;
+    ``top_p`` float32, 1 for none; ``min_p`` float32, 0 for none; ``seed``, ``row`` (first_row + i),
+    ``position`` and ``particle`` int64 (particle 0 when None). The raw log-probability is that of the
+    softmax of the logits as given; the processed one is that of the distribution that was drawn from (0 at
+    temperature 0). A row with NaN returns some valid index and NaN.
+    """
+    return _operator(  # type: ignore[no-any-return]
+        logits, temperature, top_k, top_p, min_p, seed, row, position, particle
+    )
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """What the draw of each row depends on; each array is [rows]."""
+
+    logits: Floats  # [rows, V]
+    maximum: Floats
+    inverse_temperature: Floats
+    top_k: Integers
+    top_p: npt.NDArray[np.float64]
+    min_p: Floats
+    seed: Integers
+    row: Integers
+    position: Integers
+    stream: Integers
+
+    def take(self, index: npt.NDArray[np.int64] | npt.NDArray[np.bool_]) -> _Rows:
+        return _Rows(*(getattr(self, field.name)[index] for field in fields(self)))
+
+    def counters(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Seed, row, line and stream word, int64 [rows] each."""
+        seed, row, line, stream = map(
+            torch.from_numpy, map(np.ascontiguousarray, (self.seed, self.row, self.position, self.stream))
+        )
+        return seed, row, line, stream
+
+    def scores(self, values: Floats) -> Floats:
+        """Scaled logits of ``values`` [rows, any], 0 at the maximum."""
+        return (values - self.maximum[:, None]) * self.inverse_temperature[:, None]
+
+
+@np.errstate(all="ignore")
+def reference(
+    logits: torch.Tensor,
+    temperature: torch.Tensor,
+    top_k: torch.Tensor,
+    top_p: torch.Tensor,
+    min_p: torch.Tensor,
+    seed: torch.Tensor,
+    row: torch.Tensor,
+    position: torch.Tensor,
+    particle: torch.Tensor | None = None,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """The operator on CPU: noise is drawn for the kept tokens only, and only candidates are sorted."""
+    values = np.ascontiguousarray(logits.detach().float().numpy())
+    heat = temperature.float().numpy()
+    particles = torch.zeros_like(seed) if particle is None else particle
+    rows = _Rows(
+        values,
+        values.max(axis=1) if values.size else np.zeros(len(values), np.float32),
+        np.float32(1) / np.maximum(heat, np.float32(SMALLEST_TEMPERATURE)),
+        np.where((top_k.numpy() <= 0) | (top_k.numpy() > values.shape[1]), values.shape[1], top_k.numpy()),
+        np.where(top_p.numpy() < 1, top_p.double().numpy(), 2.0),
+        min_p.float().numpy(),
+        seed.numpy(),
+        row.numpy(),
+        position.numpy(),
+        STREAM_TOKEN + STREAMS_PER_PARTICLE * particles.numpy(),
+    )
+    token = np.empty(len(values), np.int64)
+    processed = np.zeros(len(values), np.float32)
+    limited = (rows.top_k < values.shape[1]) | (rows.top_p < 1)
+    for chosen, draw in (
+        (heat == 0, _greedy),
+        ((heat != 0) & limited, _limited),
+        ((heat != 0) & ~limited, _full),
+    ):
+        index = np.flatnonzero(chosen)
+        if len(index):
+            token[index], processed[index] = draw(rows.take(index))
+    return torch.from_numpy(token), torch.from_numpy(_raw(rows, token)), torch.from_numpy(processed)
+
+
+def _raw(rows: _Rows, token: Integers) -> Floats:
+    """log softmax of the logits as given, at ``token``."""
+    chosen = np.take_along_axis(rows.logits, token[:, None], axis=1)[:, 0]
+    return chosen - rows.maximum - np.log(_row_sum(np.exp(rows.logits - rows.maximum[:, None])))
+
+
+def _row_sum(values: Floats) -> Floats:
+    """Sum each row by itself: NumPy's pairwise order then depends on the row's length alone."""
+    return np.array([line.sum() for line in values], np.float32)
+
+
+def _greedy(rows: _Rows) -> tuple[Integers, Floats]:
+    return rows.logits.argmax(axis=1), np.zeros(len(rows.logits), np.float32)
+
+
+def _full(rows: _Rows) -> tuple[Integers, Floats]:
+    """Rows whose every token may be drawn, except by min-p."""
+    size = rows.logits.shape[1]
+    scores = rows.scores(rows.logits)
+    weights = np.exp(scores)
+    kept = weights >= rows.min_p[:, None]
+    mass = _row_sum(np.where(kept, weights, np.float32(0)))
+    draws = philox_uniform(*rows.counters(), size).numpy()
+    token = np.where(kept, scores - _log_exponential(draws), -np.inf).argmax(axis=1)
+    return token, np.take_along_axis(scores, token[:, None], axis=1)[:, 0] - np.log(mass)
+
+
+def _limited(rows: _Rows) -> tuple[Integers, Floats]:
+    """Rows that top-k or top-p confines to a few tokens."""
+    token = np.empty(len(rows.logits), np.int64)
+    processed = np.empty(len(rows.logits), np.float32)
+    pending, size = np.arange(len(token)), rows.logits.shape[1]
+    nucleus = _FIRST_NUCLEUS
+    while len(pending):
+        part = rows.take(pending)
+        count = int(np.where(part.top_k < size, part.top_k, min(nucleus, size)).max())
+        candidates = largest(part.logits, count)
+        lowest, mass, enough = _threshold(part, candidates)
+        done = pending[enough]
+        token[done], processed[done] = _draw(
+            part.take(enough),
+            Candidates(candidates.value[enough], candidates.id[enough]),
+            lowest[enough],
+            mass[enough],
+        )
+        pending, nucleus = pending[~enough], nucleus * 8
+    return token, processed
+
+
+def _threshold(rows: _Rows, candidates: Candidates) -> tuple[Floats, Floats, npt.NDArray[np.bool_]]:
+    """Return the lowest logit kept, the mass kept, and whether the candidates were enough, each [rows].
+
+    Masses are cumulative sums from the largest down: a sequential sum of a prefix does not depend on how
+    many candidates follow.
+    """
+    size = rows.logits.shape[1]
+    ordered = np.sort(candidates.value, axis=1)[:, ::-1]
+    weights = np.exp(rows.scores(ordered))
+    top_k = rows.top_k < size
+    last = np.minimum(rows.top_k, ordered.shape[1]) - 1
+    kth = np.where(top_k, np.take_along_axis(ordered, last[:, None], axis=1)[:, 0], -np.inf)
+    kept = (ordered >= kth[:, None]) & (ordered > -np.inf)
+    cumulative = np.cumsum(np.where(kept, weights, 0), axis=1, dtype=np.float64)
+    total = cumulative[:, -1].copy()
+    if not top_k.all():
+        total[~top_k] = _row_sum(np.exp(rows.scores(rows.logits)))[~top_k]
+    before = cumulative - np.where(kept, weights, 0)
+    inside = before < (rows.top_p * total)[:, None]
+    inside[:, 0] = True
+    nucleus = np.take_along_axis(ordered, inside.sum(axis=1)[:, None] - 1, axis=1)
+    kept &= (ordered >= nucleus) & (weights >= rows.min_p[:, None])
+    kept[:, 0] = True
+    end = kept.sum(axis=1)[:, None] - 1
+    enough = top_k | (cumulative[:, -1] >= rows.top_p * total) | (ordered.shape[1] == size)
+    return (
+        np.take_along_axis(ordered, end, axis=1)[:, 0],
+        np.take_along_axis(cumulative, end, axis=1)[:, 0].astype(np.float32),
+        enough,
+    )
+
+
+def _draw(rows: _Rows, candidates: Candidates, lowest: Floats, mass: Floats) -> tuple[Integers, Floats]:
+    """Draw among the candidates that reach ``lowest``."""
+    kept = candidates.value >= lowest[:, None]
+    line, column = np.nonzero(kept)
+    elements = torch.from_numpy(candidates.id[line, column])
+    seed, row, position, stream = (counter[line] for counter in rows.counters())
+    draws = philox_uniform_at(seed, row, position, stream, rows.logits.shape[1], elements)
+    scores = rows.scores(candidates.value)
+    noisy = np.full(scores.shape, -np.inf, np.float32)
+    noisy[line, column] = scores[line, column] - _log_exponential(draws.numpy())
+    best = noisy.argmax(axis=1)[:, None]
+    token = np.take_along_axis(candidates.id, best, axis=1)[:, 0]
+    return token, np.take_along_axis(scores, best, axis=1)[:, 0] - np.log(mass)
+
+
+def _log_exponential(uniform: Floats) -> Floats:
+    """Return ln E with E = -ln(1 - u): the winning tail is at u -> 0, where float32 is fine-grained."""
+    uniform = np.maximum(uniform, np.float32(SMALLEST_TAIL))
+    survival = np.float32(1) - uniform
+    coarse = np.minimum(survival, np.float32(1 - 2**-24))
+    # Kahan's log1p: rounding in 1 - u cancels.
+    exponential = np.where(survival == 1, uniform, -np.log(coarse) * (uniform / (np.float32(1) - coarse)))
+    return np.log(exponential)
+
+
+def _fake(logits: torch.Tensor, *operands: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    rows = len(logits)
+    return (
+        logits.new_empty(rows, dtype=torch.int64),
+        logits.new_empty(rows, dtype=torch.float32),
+        logits.new_empty(rows, dtype=torch.float32),
+    )
+
+
+_operator = register(SCHEMA, reference, reference, _fake)
