@@ -24,6 +24,7 @@ from serving.engine.worker import Worker
 from serving.errors import NotFound, Unavailable
 from serving.families.calibration import Calibration
 from serving.families.request import Request
+from serving.families.rows import Program
 from serving.runtime.network import RuntimeOptions
 
 if TYPE_CHECKING:
@@ -112,14 +113,16 @@ class Engine:
         wait_s = predicted_wait_s(cost, self._ledger)
         return Quote(model.family.network_rows(request), cost.alone_s, wait_s)
 
-    def submit(self, key: ModelKey, request: Request, options: Options | None = None) -> Ticket:
-        """Admit a request, or raise why not; returns at once."""
+    def submit(
+        self, key: ModelKey, request: Request, options: Options | None = None, program: Program | None = None
+    ) -> Ticket:
+        """Admit a request, or raise why not; returns at once. ``program`` replaces the request's own."""
         options = options or Options()
         model = self._model(key)
         if self._draining or (self._started and not self.alive):
             raise Unavailable("the server is draining; ask another replica", reason="DRAINING")
         cost = self._cost(model, request)
-        program = model.family.program(request)
+        program = program or model.family.program(request)
         ticket = Ticket(next(self._numbers), self._cancel)
         now_s = self._clock()
         with self._lock:

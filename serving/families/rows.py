@@ -153,6 +153,7 @@ class Family(Protocol):
     """The mathematics of one package: what can be asked, and how each request unfolds."""
 
     name: str
+    two_sided: frozenset[str]  # anomaly methods whose score is the distance from a centre
 
     def capabilities(self) -> tuple[Capability, ...]:
         """One Capability per operation, in the order of the enum."""

@@ -1,0 +1,1 @@
+"""Commands that need the engine but no network port: calibrate and evaluate."""
