@@ -24,6 +24,7 @@ from kernels.philox import STREAM_TOKEN, STREAMS_PER_PARTICLE, philox_uniform, p
 SMALLEST_TEMPERATURE: Final = 1e-30
 SMALLEST_TAIL: Final = 2.3283064365386963e-10  # 2**-32: the Gumbel maximum of one draw is 22.2
 _FIRST_NUCLEUS: Final = 1024
+_CACHED: Final = 65_536
 
 SCHEMA = (
     "sample_tokens(Tensor logits, Tensor temperature, Tensor top_k, Tensor top_p, Tensor min_p, Tensor seed, "
@@ -71,7 +72,11 @@ class _Rows:
     position: Integers
     stream: Integers
 
-    def take(self, index: npt.NDArray[np.int64] | npt.NDArray[np.bool_]) -> _Rows:
+    def take(self, index: Integers) -> _Rows:
+        if len(index) == len(
+            self.logits
+        ):  # the common case, and a copy of the logits costs more than the draw
+            return self
         return _Rows(*(getattr(self, field.name)[index] for field in fields(self)))
 
     def counters(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -131,12 +136,22 @@ def reference(
 def _raw(rows: _Rows, token: Integers) -> Floats:
     """log softmax of the logits as given, at ``token``."""
     chosen = np.take_along_axis(rows.logits, token[:, None], axis=1)[:, 0]
-    return chosen - rows.maximum - np.log(_row_sum(np.exp(rows.logits - rows.maximum[:, None])))
+    return chosen - rows.maximum - np.log(_masses(rows, np.ones_like(rows.maximum)))
 
 
-def _row_sum(values: Floats) -> Floats:
-    """Sum each row by itself: NumPy's pairwise order then depends on the row's length alone."""
-    return np.array([line.sum() for line in values], np.float32)
+def _masses(rows: _Rows, inverse_temperature: Floats) -> Floats:
+    """Sum of exp((logits - maximum) / temperature) of each row.
+
+    Row by row, so that NumPy's pairwise order depends on the row's length alone, and one row's work array
+    stays in cache.
+    """
+    masses, work = np.empty(len(rows.logits), np.float32), np.empty(rows.logits.shape[1], np.float32)
+    for index, line in enumerate(rows.logits):
+        np.subtract(line, rows.maximum[index], out=work)
+        if inverse_temperature[index] != 1:
+            work *= inverse_temperature[index]
+        masses[index] = np.exp(work, out=work).sum()
+    return masses
 
 
 def _greedy(rows: _Rows) -> tuple[Integers, Floats]:
@@ -144,37 +159,46 @@ def _greedy(rows: _Rows) -> tuple[Integers, Floats]:
 
 
 def _full(rows: _Rows) -> tuple[Integers, Floats]:
-    """Rows whose every token may be drawn, except by min-p."""
-    size = rows.logits.shape[1]
+    """Rows whose every token may be drawn, except by min-p; a few at a time, to stay in cache."""
+    step = max(1, _CACHED // max(1, rows.logits.shape[1]))
+    chunks = [
+        np.arange(first, min(first + step, len(rows.logits))) for first in range(0, len(rows.logits), step)
+    ]
+    drawn = [_full_chunk(rows.take(chunk)) for chunk in chunks]
+    return np.concatenate([token for token, _ in drawn]), np.concatenate(
+        [processed for _, processed in drawn]
+    )
+
+
+def _full_chunk(rows: _Rows) -> tuple[Integers, Floats]:
     scores = rows.scores(rows.logits)
     weights = np.exp(scores)
-    kept = weights >= rows.min_p[:, None]
-    mass = _row_sum(np.where(kept, weights, np.float32(0)))
-    draws = philox_uniform(*rows.counters(), size).numpy()
-    token = np.where(kept, scores - _log_exponential(draws), -np.inf).argmax(axis=1)
+    weights[weights < rows.min_p[:, None]] = 0
+    draws = philox_uniform(*rows.counters(), rows.logits.shape[1]).numpy()
+    noisy = np.where(weights > 0, scores - _log_exponential(draws), -np.inf)
+    token = noisy.argmax(axis=1)
+    mass = np.array([line.sum() for line in weights], np.float32)
     return token, np.take_along_axis(scores, token[:, None], axis=1)[:, 0] - np.log(mass)
 
 
 def _limited(rows: _Rows) -> tuple[Integers, Floats]:
     """Rows that top-k or top-p confines to a few tokens."""
-    token = np.empty(len(rows.logits), np.int64)
-    processed = np.empty(len(rows.logits), np.float32)
-    pending, size = np.arange(len(token)), rows.logits.shape[1]
-    nucleus = _FIRST_NUCLEUS
-    while len(pending):
-        part = rows.take(pending)
-        count = int(np.where(part.top_k < size, part.top_k, min(nucleus, size)).max())
-        candidates = largest(part.logits, count)
-        lowest, mass, enough = _threshold(part, candidates)
-        done = pending[enough]
-        token[done], processed[done] = _draw(
-            part.take(enough),
-            Candidates(candidates.value[enough], candidates.id[enough]),
-            lowest[enough],
-            mass[enough],
-        )
-        pending, nucleus = pending[~enough], nucleus * 8
+    token, processed, enough = _among_largest(rows, _FIRST_NUCLEUS)
+    for index in np.flatnonzero(~enough).reshape(-1, 1):
+        one, nucleus = rows.take(index), _FIRST_NUCLEUS
+        while not enough[index].all():
+            nucleus *= 8
+            token[index], processed[index], enough[index] = _among_largest(one, nucleus)
     return token, processed
+
+
+def _among_largest(rows: _Rows, nucleus: int) -> tuple[Integers, Floats, npt.NDArray[np.bool_]]:
+    """Draw among the largest logits; the third array is false where a nucleus needs more of them."""
+    size = rows.logits.shape[1]
+    count = int(np.where(rows.top_k < size, rows.top_k, min(nucleus, size)).max())
+    candidates = largest(rows.logits, count)
+    lowest, mass, enough = _threshold(rows, candidates)
+    return *_draw(rows, candidates, lowest, mass), enough
 
 
 def _threshold(rows: _Rows, candidates: Candidates) -> tuple[Floats, Floats, npt.NDArray[np.bool_]]:
@@ -191,9 +215,9 @@ def _threshold(rows: _Rows, candidates: Candidates) -> tuple[Floats, Floats, npt
     kth = np.where(top_k, np.take_along_axis(ordered, last[:, None], axis=1)[:, 0], -np.inf)
     kept = (ordered >= kth[:, None]) & (ordered > -np.inf)
     cumulative = np.cumsum(np.where(kept, weights, 0), axis=1, dtype=np.float64)
-    total = cumulative[:, -1].copy()
+    total = cumulative[:, -1]
     if not top_k.all():
-        total[~top_k] = _row_sum(np.exp(rows.scores(rows.logits)))[~top_k]
+        total = np.where(top_k, total, _masses(rows, rows.inverse_temperature))
     before = cumulative - np.where(kept, weights, 0)
     inside = before < (rows.top_p * total)[:, None]
     inside[:, 0] = True
