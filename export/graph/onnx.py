@@ -8,7 +8,6 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import onnx
@@ -100,8 +99,8 @@ def strip(model: onnx.ModelProto) -> None:
 
 
 def _strip_graph(graph: onnx.GraphProto) -> None:
-    for field in ("doc_string", "metadata_props", "value_info", "quantization_annotation"):
-        graph.ClearField(field)  # type: ignore[arg-type]
+    for name in ("doc_string", "metadata_props", "value_info", "quantization_annotation"):
+        graph.ClearField(name)  # type: ignore[arg-type]
     for value in (*graph.input, *graph.output, *graph.initializer):
         value.ClearField("doc_string")
         value.ClearField("metadata_props")
@@ -122,21 +121,20 @@ def _holds_graph(attribute: onnx.AttributeProto) -> bool:
     return attribute.type in (onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS)
 
 
-def save(model: onnx.ModelProto, path: Path) -> None:
-    """Write a graph with its fields in a fixed order, so that equal graphs are equal bytes."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(model.SerializeToString(deterministic=True))
+def to_bytes(model: onnx.ModelProto) -> bytes:
+    """A graph with its fields in a fixed order, so that equal graphs are equal bytes."""
+    return model.SerializeToString(deterministic=True)
 
 
-def _dynamic_shapes(signature: Signature) -> tuple[dict[int, Any], ...]:
-    """One Dim object per axis name, shared by all inputs."""
+def dynamic_shapes(signature: Signature) -> tuple[dict[int, Any], ...]:
+    """For torch.export: one Dim object per axis name, shared by all inputs."""
     dims: dict[str, Any] = {}
+
+    def dim(label: str) -> Any:
+        return dims.setdefault(label, torch.export.Dim(label, min=1))
+
     return tuple(
-        {
-            axis: dims.setdefault(label, torch.export.Dim(label, min=1))
-            for axis, label in signature.axes(name).items()
-        }
-        for name in signature.inputs
+        {axis: dim(label) for axis, label in signature.axes(name).items()} for name in signature.inputs
     )
 
 
