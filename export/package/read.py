@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from export.package.components import check_components
 from export.package.digest import sha256_bytes, sha256_file
 from export.package.errors import PackageError, Reason
 from export.package.parse import parse_spec
@@ -62,6 +63,7 @@ def read_folder(folder: Path, version: int, *, verify: bool = True) -> Package:
     """The package in ``folder``, whatever the folder is called."""
     value, text = read_yaml(folder / MODEL_FILE)
     spec = parse_spec(folder / MODEL_FILE, value)
+    check_components(folder / MODEL_FILE, spec)
     check_listing(folder, spec)
     if verify:
         check_hashes(folder, spec)

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from export.package.components import check_components
 from export.package.digest import copy_hashed
 from export.package.errors import PackageError, Reason
 from export.package.parse import parse_spec
@@ -32,10 +33,13 @@ def write_package(
     the package -> the file to copy, or its bytes. Everything goes to a hidden folder in ``to/NAME``, is
     flushed to disk, then renamed: a reader sees a whole package or none, and an interrupted writing
     leaves only a hidden folder, which the next writing removes.
-    Raises PackageError: those of ``parse_spec``, BAD_VERSION, PATH_ESCAPES, VERSION_EXISTS, WRITE_FAILED.
+    Raises PackageError: those of ``parse_spec`` and ``check_components``, BAD_VERSION, PATH_ESCAPES,
+    VERSION_EXISTS, WRITE_FAILED.
     """
     draft = _mapping(spec)
-    parse_spec("model.yaml", {**draft, "files": dict.fromkeys(files, "0" * 64)})
+    check_components(
+        "model.yaml", parse_spec("model.yaml", {**draft, "files": dict.fromkeys(files, "0" * 64)})
+    )
     target = (to / str(draft["name"]) / str(version)).absolute()
     version_of(target)
     for file in files:

@@ -1,0 +1,95 @@
+"""The sections of ``model.yaml`` about data: what a row is, and what it may depend on."""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from export.package.record import DType, Record
+
+
+class Affine(Record):
+    """Model value = scale * data value + shift, per channel (one entry: for all of them)."""
+
+    kind: Literal["affine"] = "affine"
+    scale: tuple[float, ...] = (1.0,)
+    shift: tuple[float, ...] = (0.0,)
+
+    @model_validator(mode="after")
+    def _matching(self) -> Self:
+        if len(self.scale) != len(self.shift) or 0.0 in self.scale:
+            raise ValueError("transform: scale and shift need the same length, and no scale may be 0")
+        return self
+
+
+class Identity(Record):
+    """Model values are the data values (token ids, vectors)."""
+
+    kind: Literal["identity"] = "identity"
+
+
+class DataSpace(Record):
+    """What a row is to the user: levels of an image, token ids, or a vector of floats."""
+
+    kind: Literal["image", "tokens", "vector"]
+    axes: tuple[str, ...]
+    shape: tuple[int, ...]  # -1: variable length (tokens only)
+    dtype: DType
+    levels: int = 0  # number of integer values (0 .. levels-1); 0 for real data
+    transform: Annotated[Affine | Identity, Field(discriminator="kind")] = Identity()
+    max_length: int = 0  # of a variable axis
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if len(self.axes) != len(self.shape):
+            raise ValueError(f"data: {len(self.axes)} axes but {len(self.shape)} sizes")
+        if not self.shape or any(size < 1 and size != -1 for size in self.shape):
+            raise ValueError("data: shape needs at least one size, each positive (or -1: variable)")
+        if -1 in self.shape and (self.kind != "tokens" or self.max_length < 1):
+            raise ValueError("data: a variable axis (-1) needs kind tokens and max_length")
+        if self.kind == "tokens" and self.levels < 2:
+            raise ValueError("data: tokens need levels (the size of the vocabulary)")
+        if self.levels > 256 and self.dtype == "uint8":
+            raise ValueError(f"data: {self.levels} levels do not fit into uint8")
+        return self
+
+    @model_validator(mode="after")
+    def _channels(self) -> Self:
+        entries = len(self.transform.scale) if isinstance(self.transform, Affine) else 1
+        if entries not in (1, self.shape[0]):
+            raise ValueError(f"data: transform has {entries} entries for {self.shape[0]} channels")
+        return self
+
+    @property
+    def variable(self) -> bool:
+        """Whether rows may differ in length."""
+        return -1 in self.shape
+
+    @property
+    def elements(self) -> int:
+        """Elements of one row (at most, where the length varies)."""
+        return math.prod(self.max_length if size == -1 else size for size in self.shape)
+
+
+class Condition(Record):
+    """A named input of the user's that the model was trained to depend on."""
+
+    name: str
+    kind: Literal["class", "vector"]
+    classes: int = 0
+    class_names: tuple[str, ...] = ()
+    shape: tuple[int, ...] = ()
+    null_value: int | None = None  # the class id that means "none given"
+    when_absent: Literal["required", "null"] = "required"
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.kind == "class" and self.classes < 1:
+            raise ValueError(f"condition {self.name}: a class condition needs classes")
+        if self.when_absent == "null" and self.null_value is None and self.kind == "class":
+            raise ValueError(f"condition {self.name}: when_absent null needs null_value")
+        if self.class_names and len(self.class_names) != self.classes:
+            raise ValueError(f"condition {self.name}: {self.classes} classes need as many names")
+        return self
