@@ -1,0 +1,1 @@
+"""Latent-variable and implicit models: autoencoder, VAE, GAN."""
