@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
+from math import isfinite
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from serving.engine.lane import Keys, Lane, Tick, owners_of
+from serving.engine.lane import Keys, Lane, Tick, joined
 from serving.engine.messages import ModelKey
 from serving.engine.residents import Residents
 from serving.families.rows import BatchedTable, Call, Loop, Slots, Tensors
@@ -85,7 +86,7 @@ class BatchedLane(Lane):
 
     def busy(self) -> bool:
         """Whether any row waits."""
-        return bool(self._calls) or any(residents.alive.any() for residents, _ in self._tables)
+        return bool(self._calls) or any(residents.active for residents, _ in self._tables)
 
     def drop(self, task: int) -> None:
         """Forget the task's rows."""
@@ -100,7 +101,7 @@ class BatchedLane(Lane):
         tick = Tick(np.empty(0, np.int64), np.empty(0, np.int64), capacity=binding.capacity)
         self._attempt(binding, spans, tick)
         parts = [_owners(span) for span in spans]
-        tick.tasks, tick.rows = owners_of(parts)
+        tick.tasks, tick.rows = joined(parts)
         tick.network_rows = sum(span.rows for span in spans)
         return tick
 
@@ -120,8 +121,8 @@ class BatchedLane(Lane):
     def _waiting(self) -> list[Span]:
         spans: list[Span] = []
         for residents, table in self._tables:
-            slots = np.flatnonzero(residents.alive)
-            if len(slots):
+            if residents.active:
+                slots = np.flatnonzero(residents.alive)
                 spans.append(TableSpan(residents, slots, table.width(slots)))
         return spans + [CallSpan(p, p.done, p.left) for p in self._calls]
 
@@ -218,7 +219,7 @@ def _advance_table(span: TableSpan, outputs: Tensors, bad: NDArray[np.bool_] | N
 
 def non_finite_rows(outputs: Tensors) -> NDArray[np.bool_] | None:
     """[rows] which rows hold NaN or infinity; None where none does (one reduction per output)."""
-    suspects = [v for v in outputs.values() if v.is_floating_point() and not bool(torch.isfinite(v.sum()))]
+    suspects = [v for v in outputs.values() if v.is_floating_point() and not isfinite(v.sum().item())]
     if not suspects:
         return None
     bad = np.zeros(suspects[0].shape[0], np.bool_)

@@ -20,7 +20,7 @@ Keys = Callable[[Tasks], NDArray[np.float64]]  # task indices -> order, lower fi
 
 @dataclass
 class Tick:
-    """What one tick did; ``tasks`` and ``rows`` pair up: network rows that each task was given."""
+    """What one tick did; ``tasks`` and ``rows`` pair up: network rows that each task was given, in parts."""
 
     tasks: Tasks
     rows: NDArray[np.int64]
@@ -60,10 +60,8 @@ class Lane(ABC):
         """Forget a task at once; its neighbours do not notice."""
 
 
-def owners_of(parts: list[tuple[Tasks, NDArray[np.int64]]]) -> tuple[Tasks, NDArray[np.int64]]:
-    """Sum network rows by task over (tasks, rows) parts."""
-    if not parts:
-        return np.empty(0, np.int64), np.empty(0, np.int64)
-    tasks, inverse = np.unique(np.concatenate([p[0] for p in parts]), return_inverse=True)
-    rows = np.bincount(inverse, weights=np.concatenate([p[1] for p in parts])).astype(np.int64)
-    return tasks, rows
+def joined(parts: list[tuple[Tasks, NDArray[np.int64]]]) -> tuple[Tasks, NDArray[np.int64]]:
+    """(tasks, rows) parts as one pair; a task may stand in it more than once."""
+    if len(parts) == 1:
+        return parts[0]
+    return np.concatenate([part[0] for part in parts]), np.concatenate([part[1] for part in parts])

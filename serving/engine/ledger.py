@@ -57,11 +57,11 @@ class Ledger:
             self._free.append(task)
 
     def charge(self, tasks: NDArray[np.int64], rows: NDArray[np.int64], seconds: float, now_s: float) -> None:
-        """Share one run among its tasks by network rows."""
-        self.done[tasks] += rows
-        self.spent[tasks] += seconds * rows / max(1, int(rows.sum()))
-        fresh = tasks[np.isnan(self.started[tasks])]
-        self.started[fresh] = now_s - seconds
+        """Share one run among its tasks by network rows; a task may stand in ``tasks`` more than once."""
+        given = np.bincount(tasks, weights=rows, minlength=len(self.done))
+        self.done += given.astype(np.int64)
+        self.spent += given * (seconds / max(1.0, given.sum()))
+        self.started[tasks] = np.fmin(self.started[tasks], now_s - seconds)
 
     def usage(self, task: int) -> Usage:
         """What a task cost so far; one that never ran only queued."""

@@ -30,6 +30,7 @@ class Residents:
         self.owner = np.full(table.capacity, FREE, np.int64)
         self.row = np.zeros(table.capacity, np.int64)
         self.alive = np.zeros(table.capacity, np.bool_)  # resident and not final
+        self.active = 0  # how many are alive
         self.by_task: dict[int, Resident] = {}
         self._waiting: deque[tuple[int, Loop]] = deque()
 
@@ -53,7 +54,9 @@ class Residents:
             self.table.admit(free, loop)
             self.owner[free], self.row[free] = task, np.arange(loop.rows)
             self.alive[free] = self.table.remaining(free) > 0
-            self.by_task[task] = Resident(loop, free, int(self.alive[free].sum()))
+            left = int(self.alive[free].sum())
+            self.active += left
+            self.by_task[task] = Resident(loop, free, left)
 
     def waiting_rows(self) -> int:
         """Rows of loops that have no slots yet."""
@@ -65,6 +68,7 @@ class Residents:
         if not len(final):
             return final, []
         self.alive[final] = False
+        self.active -= len(final)
         tasks, counts = np.unique(self.owner[final], return_counts=True)
         complete = []
         for task, count in zip(tasks.tolist(), counts.tolist(), strict=True):
@@ -90,6 +94,7 @@ class Residents:
         self.admit_waiting()
 
     def _free(self, slots: NDArray[np.int64]) -> None:
+        self.active -= int(self.alive[slots].sum())
         self.owner[slots] = FREE
         self.alive[slots] = False
         release = getattr(self.table, "release", None)

@@ -7,7 +7,7 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from serving.engine.lane import Keys, Lane, Tick, owners_of
+from serving.engine.lane import Keys, Lane, Tick
 from serving.engine.messages import ModelKey
 from serving.engine.residents import Residents
 from serving.families.rows import Loop, Slots, SlottedTable
@@ -30,7 +30,7 @@ class SlottedLane(Lane):
 
     def busy(self) -> bool:
         """Whether any row waits."""
-        return bool(self._residents.alive.any())
+        return self._residents.active > 0
 
     def drop(self, task: int) -> None:
         """Forget the task's rows and free its slots."""
@@ -68,7 +68,7 @@ class SlottedLane(Lane):
     def _decode(self, slots: Slots, tick: Tick) -> None:
         self._prefilled_last = False
         ones: NDArray[np.int64] = np.ones(len(slots), np.int64)
-        tick.tasks, tick.rows = owners_of([(self._residents.owner[slots], ones)])
+        tick.tasks, tick.rows = self._residents.owner[slots], ones
         tick.network_rows = len(slots)
         self._attempt(slots, tick)
 

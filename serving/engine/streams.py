@@ -55,7 +55,7 @@ class Streams:
         for residents, slots in tick.final:
             self._finals(residents, slots)
         now_s = self._clock()
-        for index in tick.tasks.tolist():
+        for index in np.unique(tick.tasks).tolist():
             task = self._tasks.get(index)
             if task is not None and now_s - task.told_s >= PROGRESS_EVERY_S:
                 self._progress(task, now_s, None)

@@ -164,6 +164,9 @@ class Family(Protocol):
     def network_rows(self, request: Request) -> dict[str, int]:
         """Network rows by component that the request takes (an upper bound), known before it starts."""
 
+    def statistics(self, request: Request) -> Program:
+        """For calibration: answers a ScoreAnomaly request with raw statistics as ``score``, no p-values."""
+
     def tables(
         self, components: Mapping[str, object], capacity: int, device: torch.device
     ) -> dict[str, Table]:
