@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import enum
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 
@@ -64,6 +64,16 @@ class ServingError(Exception):
         self.violations = tuple(violations)
         self.metadata = dict(metadata or {})
         self.retry_after_s = retry_after_s
+
+    def __reduce__(self) -> tuple[Callable[..., ServingError], tuple[object, ...]]:
+        """Errors cross process borders whole."""
+        return _rebuilt, (type(self), self.message, self.__dict__)
+
+
+def _rebuilt(kind: type[ServingError], message: str, state: dict[str, object]) -> ServingError:
+    error = kind.__new__(kind, message)
+    error.__dict__.update(state)
+    return error
 
 
 class InvalidArgument(ServingError):

@@ -20,6 +20,7 @@ from serving.engine.observer import Nobody, Observer
 from serving.engine.task import Task
 from serving.engine.ticket import Ticket
 from serving.engine.warmup import amortised_seconds, seconds_alone
+from serving.engine.watchdog import Watchdog
 from serving.engine.worker import Worker
 from serving.errors import NotFound, Unavailable
 from serving.families.calibration import Calibration
@@ -39,7 +40,8 @@ class Engine:
     """Thread-safe front of the worker thread; knows nothing of gRPC.
 
     ``submit`` refuses at once or returns a Ticket of events. Nothing is shared with the worker but the
-    inbox and the ledger, which admission reads.
+    inbox and the ledger, which admission reads. ``alive`` turns false for good when the device is lost or
+    a run hangs longer than ``hang_s``; the process should then end, for its supervisor to restart it.
     """
 
     def __init__(
@@ -50,6 +52,7 @@ class Engine:
         queue_rows: int = 4096,
         threads: int = 0,
         metrics: Observer | None = None,
+        hang_s: float = 120.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._runtime = RuntimeOptions(device or torch.device("cpu"), threads, max_rows)
@@ -63,11 +66,12 @@ class Engine:
         self._ledger = Ledger()
         self._worker = Worker(self._ledger, self._inbox, metrics or Nobody(), clock)
         self._thread = threading.Thread(target=self._worker.run, name="engine", daemon=True)
+        self._watchdog = Watchdog(self._worker, hang_s, clock)
 
     @property
     def alive(self) -> bool:
-        """Whether the worker runs."""
-        return self._thread.is_alive()
+        """Whether the worker runs and its device answers."""
+        return self._thread.is_alive() and not self._worker.lost
 
     def start(self) -> None:
         """Start the worker thread; requests may have been submitted before."""
@@ -75,6 +79,7 @@ class Engine:
         if self._runtime.threads:
             torch.set_num_threads(self._runtime.threads)
         self._thread.start()
+        self._watchdog.start()
 
     def stop(self, grace_s: float = 0.0) -> None:
         """Refuse new work, let admitted work finish within ``grace_s``, then fail the rest."""
@@ -82,6 +87,7 @@ class Engine:
         until = self._clock() + grace_s
         while self.alive and self._worker.open_tasks and self._clock() < until:
             time.sleep(0.01)
+        self._watchdog.stop()
         self._inbox.put(self._worker.shut)
         if self.alive:
             self._thread.join(timeout=30.0)

@@ -18,6 +18,7 @@ from serving.engine.observer import Observer
 from serving.engine.streams import Streams
 from serving.engine.task import Task
 from serving.engine.turns import Turns
+from serving.engine.watchdog import is_sticky
 from serving.errors import Cancelled, DeadlineExceeded, Internal, ServingError, Unavailable
 from serving.families.result import Result
 from serving.families.rows import Call, Loop, Tensors, Yield
@@ -49,6 +50,8 @@ class Worker:
         self._deadlines: list[tuple[float, int]] = []
         self._streams = Streams(ledger, clock)
         self._running = True
+        self.tick_began_s: float | None = None  # read by the watchdog
+        self.lost = ""  # why the device is lost, if it is
 
     @property
     def open_tasks(self) -> int:
@@ -100,6 +103,14 @@ class Worker:
             self._fail(task, Unavailable("the server is shutting down; ask another replica"))
         self._running = False
 
+    def lose(self, why: str) -> None:
+        """The device is of no use any more: everything in flight fails, and the thread ends."""
+        self.lost = why
+        log.critical("%s; %d requests fail", why, len(self._tasks))
+        for task in list(self._tasks.values()):
+            task.ticket.post(Failed(Unavailable(f"{why}; ask another replica", reason="DEVICE_LOST")))
+        self._running = False
+
     # -- the loop ------------------------------------------------------------------------------------
 
     def run(self) -> None:
@@ -133,8 +144,9 @@ class Worker:
             return
 
     def _tick(self, lane: Lane) -> None:
-        begun_s = self._clock()
+        begun_s = self.tick_began_s = self._clock()
         tick = lane.tick(lambda tasks: self._ledger.keys(tasks, begun_s))
+        self.tick_began_s = None
         now_s = self._clock()
         seconds = now_s - begun_s
         if tick.network_rows:
@@ -146,6 +158,9 @@ class Worker:
 
     def _settle(self, lane: Lane, tick: Tick) -> None:
         for index, error in tick.failed:
+            if is_sticky(error):
+                self.lose(f"the device is lost: {error}")
+                return
             self._fail_internal(index, error, f"network {lane.component} failed")
         for index in tick.nonfinite:
             self._fail_internal(index, None, f"network {lane.component} returned NaN or infinity")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import pickle
 import sys
 import time
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ import pytest
 from serving.engine.messages import Advanced, Finished, ModelKey, Options, Previewed, RowFinal
 from serving.errors import Cancelled, DeadlineExceeded, Internal, NotFound, ResourceExhausted, Unavailable
 from serving.families.result import Sampled, Scored
-from tests.serving.engine.toy import KEY, Fault, Toy, answer, sample, score, toy
+from tests.serving.engine.toy import KEY, Fault, Toy, answer, sample, score, steps_of, toy
 
 WAIT_S = 20.0
 
@@ -56,7 +57,7 @@ def test_rows_of_different_requests_operations_and_steps_share_runs_and_keep_the
         result = ticket.result(WAIT_S)
         got = result.log_prob if isinstance(result, Scored) else result.data  # type: ignore[union-attr]
         np.testing.assert_array_equal(got, answer(request))
-    work = sum(r.rows * int(r.parameters.get("steps", 1)) for r in requests)
+    work = sum(r.rows * steps_of(r) for r in requests)
     assert sum(it.network.runs) == work
     assert work / len(it.network.runs) > 0.8 * 8  # achieved batch: a knob that dies shows here
     assert nothing_left(it)
@@ -251,3 +252,42 @@ def calls_of_a_tick(rows: int) -> int:
 
 def test_python_calls_of_a_tick_do_not_depend_on_its_rows() -> None:
     assert calls_of_a_tick(2) == calls_of_a_tick(200)
+
+
+def test_a_sticky_device_error_fails_what_is_in_flight_and_turns_the_engine_off() -> None:
+    def poisoned(x: object) -> None:
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    it = toy(before=poisoned)
+    tickets = [it.engine.submit(KEY, sample(1, 9)) for _ in range(3)]
+    it.engine.start()
+    for ticket in tickets:
+        with pytest.raises(Unavailable) as caught:
+            ticket.result(WAIT_S)
+        assert caught.value.reason == "DEVICE_LOST"
+    until = time.monotonic() + 5
+    while it.engine.alive and time.monotonic() < until:
+        time.sleep(0.01)
+    assert not it.engine.alive
+
+
+def test_a_hung_run_is_noticed_and_fails_what_is_in_flight() -> None:
+    it = toy(before=Fault(delay_s=1.5), hang_s=0.2)
+    ticket = it.engine.submit(KEY, sample(1, 2))
+    it.engine.start()
+    begun = time.monotonic()
+    with pytest.raises(Unavailable):
+        ticket.result(WAIT_S)
+    assert time.monotonic() - begun < 1.2
+    assert not it.engine.alive
+
+
+def test_errors_cross_process_borders_whole() -> None:
+    error = ResourceExhausted("full", reason="QUEUE_FULL", retry_after_s=1.5, metadata={"rows": "3"})
+    copy = pickle.loads(pickle.dumps(error))
+    assert (type(copy), copy.message, copy.retry_after_s, copy.metadata) == (
+        ResourceExhausted,
+        "full",
+        1.5,
+        {"rows": "3"},
+    )

@@ -18,7 +18,7 @@ from serving.engine.model import LoadedModel, ServedModel
 from serving.families.capability import Capability, Method, Parameter
 from serving.families.request import Array, Operation, Request
 from serving.families.result import BaseMeasure, LikelihoodKind, Sampled, SampleKind, Scored
-from serving.families.rows import BatchedTable, Call, Loop, Program, Slots, Tensors
+from serving.families.rows import BatchedTable, Call, Loop, Program, Slots, Table, Tensors
 from serving.runtime.network import Binding, Network, RuntimeOptions
 
 WIDTH = 3
@@ -111,6 +111,7 @@ class ToyFamily:
     """SAMPLE runs ``steps`` ticks from data; LIKELIHOOD is one call per row."""
 
     name: str = "toy"
+    two_sided: frozenset[str] = frozenset()
     closed: list[int] = field(default_factory=list)
 
     def capabilities(self) -> tuple[Capability, ...]:
@@ -119,15 +120,18 @@ class ToyFamily:
         return (sample, Capability(Operation.LIKELIHOOD, (Method("exact", "EXACT", (), is_default=True),)))
 
     def network_rows(self, request: Request) -> dict[str, int]:
-        return {"net": request.rows * int(request.parameters.get("steps", 1))}
+        return {"net": request.rows * steps_of(request)}
 
     def depth(self, request: Request) -> int:
-        return int(request.parameters.get("steps", 1))
+        return steps_of(request)
 
     def tables(
         self, components: Mapping[str, object], capacity: int, device: torch.device
-    ) -> dict[str, HalvingTable]:
+    ) -> dict[str, Table]:
         return {"halve": HalvingTable(capacity)}
+
+    def statistics(self, request: Request) -> Program:
+        return self.program(request)
 
     def program(self, request: Request) -> Program:
         try:
@@ -137,11 +141,15 @@ class ToyFamily:
             if request.operation is Operation.LIKELIHOOD:
                 outputs = yield Call("net", {"x": x})
                 return scored(outputs["y"])
-            steps = np.full(request.rows, int(request.parameters["steps"]))
+            steps = np.full(request.rows, steps_of(request))
             outputs = yield Loop("halve", request.rows, x, steps, Plain())
             return Sampled(outputs["x"].numpy().copy(), SampleKind.DISCRETIZED)
         finally:
             self.closed.append(request.seed)
+
+
+def steps_of(request: Request) -> int:
+    return int(str(request.parameters.get("steps", 1)))
 
 
 def scored(y: torch.Tensor) -> Scored:
@@ -173,13 +181,14 @@ def toy(
     capacity: int = 64,
     key: ModelKey = KEY,
     engine: Engine | None = None,
+    hang_s: float = 60.0,
 ) -> Toy:
     network = FunctionNetwork(max_rows, before or (lambda x: None))
     family = ToyFamily()
     lane = BatchedLane(key, "net", network)
     lane.add_table("halve", HalvingTable(capacity))
     served = ServedModel(loaded(key, family), family, {"net": lane}, {"halve": lane})
-    engine = engine or Engine(max_rows=max_rows, queue_rows=queue_rows)
+    engine = engine or Engine(max_rows=max_rows, queue_rows=queue_rows, hang_s=hang_s)
     engine.attach(served)
     return Toy(engine, network, family, lane)
 
@@ -220,6 +229,6 @@ def answer(request: Request) -> np.ndarray:
     x = torch.from_numpy(np.asarray(request.data, np.float32))
     if request.operation is Operation.LIKELIHOOD:
         return (x * 0.9 + 0.5).double().sum(1).numpy()
-    for _ in range(int(request.parameters["steps"])):
+    for _ in range(steps_of(request)):
         x = 0.5 * (x + (x * 0.9 + 0.5))
     return x.numpy()
