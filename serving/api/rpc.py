@@ -82,8 +82,10 @@ class Gate:
 class Rpc:
     """Makes gRPC handlers of coroutines that take a parsed message and a Call."""
 
-    def __init__(self, metrics: Metrics, gate: Gate, default_deadline_s: float) -> None:
+    def __init__(self, metrics: Metrics, gate: Gate, default_deadline_s: float, quiet: bool = False) -> None:
+        """``quiet`` calls (health) leave no metrics, and log lines at level debug only."""
         self._metrics = metrics
+        self._quiet = quiet
         self._gate = gate
         self._default_deadline_s = default_deadline_s
 
@@ -162,12 +164,14 @@ class Rpc:
 
     def _record(self, call: Call, code: grpc.StatusCode, failure: ServingError | None = None) -> None:
         seconds = time.perf_counter() - call.started
-        self._metrics.histogram(REQUEST_SECONDS, call.model, call.operation, code.name).observe(seconds)
+        if not self._quiet:
+            self._metrics.histogram(REQUEST_SECONDS, call.model, call.operation, code.name).observe(seconds)
         facts = {"model": call.model, "operation": call.operation, "code": code.name}
         if failure is not None:
             facts |= {"reason": failure.reason, "error": failure.message[:200]}
             facts |= {key: value for key, value in failure.metadata.items() if key == "error_id"}
-        log.info("call", extra={**facts, "milliseconds": round(seconds * 1e3, 3)})
+        level = logging.DEBUG if self._quiet else logging.INFO
+        log.log(level, "call", extra={**facts, "milliseconds": round(seconds * 1e3, 3)})
 
     def _deadline_s(self, context: Context) -> float:
         left_s = context.time_remaining()

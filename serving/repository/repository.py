@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+from export.package.errors import PackageError
 from export.package.read import Package
 from serving.engine.messages import ModelKey
 from serving.errors import FailedPrecondition, NotFound
@@ -167,7 +168,7 @@ class Repository:
             log.warning(
                 "model failed to load", extra={"model": key.name, "version": key.version}, exc_info=error
             )
-            self._set(key, state=State.FAILED, message=str(error) or type(error).__name__)
+            self._set(key, state=State.FAILED, message=_reason(error))
             return
         seconds = round(loaded.load_seconds + loaded.warmup_seconds, 3)
         facts = {"model": key.name, "version": key.version, "seconds": seconds, "device": loaded.device}
@@ -184,8 +185,6 @@ class Repository:
 
     def _read_and_load(self, key: ModelKey, folder: Path) -> tuple[LoadedModel, str]:
         package = self._read(folder)
-        if package.spec.name != key.name:
-            raise FailedPrecondition(f"model.yaml says name {package.spec.name!r}, its folder {key.name!r}")
         calibration, remark = _calibration(folder, package.digest)
         return self._loader.load(key, package, calibration), remark
 
@@ -195,6 +194,13 @@ class Repository:
     def _set(self, key: ModelKey, **changes: Any) -> None:
         self._versions[key] = replace(self._versions[key], **changes)
         self._changed()
+
+
+def _reason(error: Exception) -> str:
+    """What a client may know of it: no path of this machine."""
+    if isinstance(error, PackageError):
+        return f"{Path(error.where).name}: {error.problem}. {error.fix} [{error.reason}]"
+    return str(error) or type(error).__name__
 
 
 def _calibration(folder: Path, digest: str) -> tuple[Calibration | None, str]:

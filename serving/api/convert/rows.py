@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from pxserve.v1 import data_pb2
 
 from export.package.schema import ModelSpec
+from pxserve.v1 import data_pb2
 from serving.api.convert.images import levels_of, pngs_of, raster_of
 from serving.api.convert.tensors import array_of, tensor_of
 from serving.api.convert.texts import has_text, ids_of, texts_of

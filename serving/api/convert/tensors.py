@@ -6,8 +6,8 @@ import math
 
 import numpy as np
 from numpy.typing import NDArray
-from pxserve.v1 import data_pb2
 
+from pxserve.v1 import data_pb2
 from serving.errors import invalid
 from serving.families.request import Array
 

@@ -36,11 +36,11 @@ def texts_of(rows: Array, lengths: Array | None) -> list[str]:
 
 
 class TextStream:
-    """Text of one growing row, in whole characters."""
+    """Text of one growing row from entry ``start`` on, in whole characters."""
 
-    def __init__(self) -> None:
+    def __init__(self, start: int = 0) -> None:
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
-        self._seen = 0
+        self._seen = start
 
     def grown(self, row: Array, length: int, final: bool = False) -> tuple[str, list[int]]:
         """What came since the last call: text up to the last whole character, and the new ids."""
