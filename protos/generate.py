@@ -1,12 +1,14 @@
-"""Writes the Python stubs of ``protos/pxserve/v1`` into a folder: ``python protos/generate.py [FOLDER]``.
+"""Writes the Python stubs of ``protos/pxserve/v1``: ``python protos/generate.py [--to FOLDER] [--land]``.
 
-Modules are ``pxserve.v1.*_pb2``, each with type stubs, services also as ``*_pb2_grpc``. Without FOLDER they
-replace the committed ones in ``client/``.
+Modules are ``pxserve.v1.*_pb2`` with type stubs, services also ``*_pb2_grpc``; without a folder they replace
+the committed ones in ``client/``. ``--land`` also moves the committed descriptor, which stands for what
+callers were promised; it is refused where a promise would break.
 """
 
 from __future__ import annotations
 
 import argparse
+import subprocess
 import sys
 from importlib import resources
 from pathlib import Path
@@ -15,33 +17,56 @@ from grpc_tools import protoc
 
 PROTOS = Path(__file__).resolve().parent
 STUBS = PROTOS.parent / "client"
+DESCRIPTOR = PROTOS / "descriptor.binpb"
+TOOLS = Path(sys.executable).parent
 
 
 def generate(target: Path) -> None:
     """Write the stubs of every proto into ``target``; raises RuntimeError where protoc refuses them."""
     sources = [str(path.relative_to(PROTOS)) for path in sorted(PROTOS.glob("pxserve/v1/*.proto"))]
     services = [source for source in sources if source.endswith("_service.proto")]
-    _protoc(target, sources, "--python_out", "--mypy_out")
-    _protoc(target, services, "--grpc_python_out", "--mypy_grpc_out")
+    _protoc(target, sources, ["python", "mypy"])
+    _protoc(target, services, ["grpc_python", "mypy_grpc"])
 
 
-def _protoc(target: Path, sources: list[str], *outputs: str) -> None:
+def _protoc(target: Path, sources: list[str], outputs: list[str]) -> None:
     well_known = resources.files("grpc_tools") / "_proto"
-    folders = [f"--proto_path={PROTOS}", f"--proto_path={well_known}"]
-    plugins = [f"--plugin={name}={Path(sys.executable).parent / name}" for name in ("protoc-gen-mypy", "protoc-gen-mypy_grpc")]
-    status = protoc.main(["protoc", *folders, *plugins, *(f"{output}={target}" for output in outputs), *sources])
+    plugins = [f"--plugin={path}" for path in TOOLS.glob("protoc-gen-mypy*")]
+    outs = [f"--{output}_out={'' if output.endswith('python') else 'quiet:'}{target}" for output in outputs]
+    status = protoc.main(
+        ["protoc", f"--proto_path={PROTOS}", f"--proto_path={well_known}", *plugins, *outs, *sources]
+    )
     if status:
         raise RuntimeError(f"protoc ended with status {status}")
+
+
+def buf(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    """Run buf on the protos; its complaints are in ``stdout`` and ``stderr``."""
+    return subprocess.run([TOOLS / "buf", *arguments], capture_output=True, text=True, check=False)
+
+
+def land() -> None:
+    """Move the descriptor to the protos as they are; raises RuntimeError where that breaks callers."""
+    if DESCRIPTOR.exists():
+        broken = buf("breaking", PROTOS, "--against", DESCRIPTOR)
+        if broken.returncode:
+            raise RuntimeError(f"these changes break callers:\n{broken.stdout}{broken.stderr}")
+    built = buf("build", PROTOS, "--exclude-source-info", "-o", DESCRIPTOR)
+    if built.returncode:
+        raise RuntimeError(built.stderr)
 
 
 def main() -> None:
     """Entry of ``python protos/generate.py``."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("folder", nargs="?", type=Path, default=STUBS, help="where the folder pxserve/v1 goes")
-    folder: Path = parser.parse_args().folder
-    for stale in folder.glob("pxserve/v1/*_pb2*"):
+    parser.add_argument("--to", type=Path, default=STUBS, help="where the folder pxserve/v1 goes")
+    parser.add_argument("--land", action="store_true", help="also move the committed descriptor")
+    arguments = parser.parse_args()
+    for stale in arguments.to.glob("pxserve/v1/*_pb2*"):
         stale.unlink()
-    generate(folder)
+    generate(arguments.to)
+    if arguments.land:
+        land()
 
 
 if __name__ == "__main__":
