@@ -26,8 +26,9 @@ from kernels.philox import (
     STREAM_STEP,
     STREAMS_PER_PARTICLE,
     counters_per_row,
-    normals_of_counters,
+    noise_tile,
     philox_normal,
+    used,
 )
 
 if TYPE_CHECKING:
@@ -98,58 +99,62 @@ def denoise_step(
     )  # fmt: skip
 
 
-def reference(
-    x: torch.Tensor,
-    model_output: torch.Tensor,
-    coefficients: torch.Tensor,
-    unconditional_row: torch.Tensor | None = None,
-    history: torch.Tensor | None = None,
-    noise: torch.Tensor | None = None,
-    known: torch.Tensor | None = None,
-    observed: torch.Tensor | None = None,
-    renoise: torch.Tensor | None = None,
-    seed: torch.Tensor | None = None,
-    row: torch.Tensor | None = None,
-    line: torch.Tensor | None = None,
-    particle: torch.Tensor | None = None,
-) -> tuple[torch.Tensor, torch.Tensor]:
+class Operands(NamedTuple):
+    """The operator's arguments, in the order of its schema."""
+
+    x: torch.Tensor
+    model_output: torch.Tensor
+    coefficients: torch.Tensor
+    unconditional_row: torch.Tensor | None = None
+    history: torch.Tensor | None = None
+    noise: torch.Tensor | None = None
+    known: torch.Tensor | None = None
+    observed: torch.Tensor | None = None
+    renoise: torch.Tensor | None = None
+    seed: torch.Tensor | None = None
+    row: torch.Tensor | None = None
+    line: torch.Tensor | None = None
+    particle: torch.Tensor | None = None
+
+
+def reference(*operands: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """The operator in torch; every operation is one IEEE operation per element, so rows never meet."""
-    rows, n = len(x), x[:1].numel()
-    table = dict(
-        zip(Coefficients._fields, coefficients.unsqueeze(2).unbind(1), strict=True)
-    )  # [rows, 1] each
-    state = x.reshape(rows, n)
-    predicted = _guided(
-        model_output.reshape(len(model_output), -1).float(), unconditional_row, table["g"], rows
-    )
-    x0 = torch.minimum(torch.maximum(table["p"] * state + table["q"] * predicted, table["lo"]), table["hi"])
+    given = Operands(*operands)
+    rows, n = len(given.x), given.x[:1].numel()
+    columns = given.coefficients.unsqueeze(2).unbind(1)  # 13 of [rows, 1]
+    table = dict(zip(Coefficients._fields, columns, strict=True))
+    state = given.x.reshape(rows, n)
+    x0 = table["p"] * state + table["q"] * _guided(given, table["g"])
+    x0 = torch.minimum(torch.maximum(x0, table["lo"]), table["hi"])
     # + 0.0 turns -0 into +0: an operand switched off and one never passed then give the same bits.
     following = table["a"] * state + table["b"] * x0 + 0.0
-    if history is not None:
-        for slot, scale in zip(
-            history.reshape(rows, -1, n).unbind(1), (table["c1"], table["c2"], table["c3"]), strict=False
-        ):
+    if given.history is not None:
+        slots = given.history.reshape(rows, given.history.shape[1], n).unbind(1)
+        for slot, scale in zip(slots, (table["c1"], table["c2"], table["c3"]), strict=False):
             following += _switched(scale, slot)
-    draw = _Noise(seed, row, line, particle, n)
-    if (z := draw.unless(noise, STREAM_STEP, table["d"])) is not None:
+    if (z := _normals(given, given.noise, STREAM_STEP, table["d"])) is not None:
         following += _switched(table["d"], z.reshape(rows, n))
-    if known is not None and observed is not None:
-        given = _switched(table["known"], known.reshape(rows, n)) + 0.0
-        if (z2 := draw.unless(renoise, STREAM_RENOISE, table["renoise"])) is not None:
-            given += _switched(table["renoise"], z2.reshape(rows, n))
-        inpainted = (table["known"] != 0) | (table["renoise"] != 0)
-        following = torch.where(observed.reshape(rows, n) & inpainted, given, following)
-    return following.reshape(x.shape), x0.reshape(x.shape)
+    if given.known is not None and given.observed is not None:
+        inpainted = given.observed.reshape(rows, n) & ((table["known"] != 0) | (table["renoise"] != 0))
+        following = torch.where(inpainted, _renoised(given, table), following)
+    return following.reshape(given.x.shape), x0.reshape(given.x.shape)
 
 
-def _guided(
-    output: torch.Tensor, unconditional_row: torch.Tensor | None, scale: torch.Tensor, rows: int
-) -> torch.Tensor:
-    conditional = output[:rows]
-    if unconditional_row is None:
+def _guided(given: Operands, scale: torch.Tensor) -> torch.Tensor:
+    output = given.model_output.reshape(len(given.model_output), given.x[:1].numel()).float()
+    conditional = output[: len(given.x)]
+    if given.unconditional_row is None:
         return conditional
-    unconditional = output.index_select(0, unconditional_row)
+    unconditional = output.index_select(0, given.unconditional_row)
     return unconditional + scale * (conditional - unconditional)
+
+
+def _renoised(given: Operands, table: dict[str, torch.Tensor]) -> torch.Tensor:
+    """P known + Q z2, [rows, n]."""
+    assert given.known is not None
+    known = _switched(table["known"], given.known.reshape(len(given.x), -1)) + 0.0
+    z2 = _normals(given, given.renoise, STREAM_RENOISE, table["renoise"])
+    return known if z2 is None else known + _switched(table["renoise"], z2.reshape(known.shape))
 
 
 def _switched(scale: torch.Tensor, operand: torch.Tensor) -> torch.Tensor:
@@ -157,116 +162,20 @@ def _switched(scale: torch.Tensor, operand: torch.Tensor) -> torch.Tensor:
     return torch.where(scale != 0, scale * operand, 0.0)
 
 
-class _Noise(NamedTuple):
-    """The counters to draw a row's noise from, where the caller has not drawn it."""
-
-    seed: torch.Tensor | None
-    row: torch.Tensor | None
-    line: torch.Tensor | None
-    particle: torch.Tensor | None
-    n: int
-
-    def unless(self, given: torch.Tensor | None, stream: int, scale: torch.Tensor) -> torch.Tensor | None:
-        """Return ``given``, else normals [rows, n] of ``stream`` where scale != 0, else None (no seed)."""
-        if given is not None or self.seed is None or self.row is None or self.line is None:
-            return given
-        used = (scale != 0).squeeze(1).nonzero().squeeze(1)
-        particle = torch.zeros_like(self.seed) if self.particle is None else self.particle
-        words = stream + STREAMS_PER_PARTICLE * particle
-        normals = torch.zeros(len(scale), self.n)
-        normals[used] = philox_normal(self.seed[used], self.row[used], self.line[used], words[used], self.n)
-        return normals
-
-
-@jit()
-def _used(mask: tl.tensor, scale: tl.tensor) -> tl.tensor:
-    """Return mask & (scale != 0), as a block: Triton's interpreter cannot broadcast a scalar bool."""
-    return tl.where(mask, scale, 0.0) != 0.0
-
-
-@jit()
-def _advance(
-    x_ptr: tl.tensor,
-    conditional_ptr: tl.tensor,
-    unconditional_ptr: tl.tensor,
-    history_ptr: tl.tensor,
-    table_ptr: tl.tensor,
-    z: tl.tensor,
-    element: tl.tensor,
-    mask: tl.tensor,
-    n: tl.tensor,
-    GUIDED: tl.constexpr,
-    HISTORY: tl.constexpr,
-) -> tl.tensor:
-    """Return (x' before inpainting, x0) of one lane's elements."""
-    state = tl.load(x_ptr + element, mask=mask, other=0.0)
-    m = tl.load(conditional_ptr + element, mask=mask, other=0.0).to(tl.float32)
-    if GUIDED:
-        u = tl.load(unconditional_ptr + element, mask=mask, other=0.0).to(tl.float32)
-        m = u + tl.load(table_ptr) * (m - u)
-    x0 = tl.load(table_ptr + 1) * state + tl.load(table_ptr + 2) * m
-    lo = tl.load(table_ptr + 3)
-    hi = tl.load(table_ptr + 4)
-    x0 = tl.where(x0 < lo, lo, tl.where(x0 > hi, hi, x0))  # NaN stays NaN
-    following = tl.load(table_ptr + 5) * state + tl.load(table_ptr + 6) * x0 + 0.0
-    for slot in tl.static_range(HISTORY):
-        scale = tl.load(table_ptr + 7 + slot)
-        h = tl.load(history_ptr + slot * n + element, mask=_used(mask, scale), other=0.0)
-        following += scale * h
-    return following + tl.load(table_ptr + 10) * z, x0
-
-
-@jit()
-def _inpaint(
-    following: tl.tensor,
-    known_ptr: tl.tensor,
-    observed_ptr: tl.tensor,
-    table_ptr: tl.tensor,
-    z2: tl.tensor,
-    element: tl.tensor,
-    mask: tl.tensor,
-) -> tl.tensor:
-    """Return x' with the observed elements of one lane replaced by P known + Q z2."""
-    scale = tl.load(table_ptr + 11)
-    noise = tl.load(table_ptr + 12)
-    given = tl.load(observed_ptr + element, mask=_used(mask, scale) | _used(mask, noise), other=0) != 0
-    known = tl.load(known_ptr + element, mask=_used(given, scale), other=0.0)
-    return tl.where(given, scale * known + 0.0 + noise * z2, following)
-
-
-@jit()
-def _noise(
-    noise_ptr: tl.tensor,
-    seed_ptr: tl.tensor,
-    row_ptr: tl.tensor,
-    line_ptr: tl.tensor,
-    particle_ptr: tl.tensor,
-    scale: tl.tensor,
-    r: tl.tensor,
-    n: tl.tensor,
-    counter: tl.tensor,
-    STREAM: tl.constexpr,
-) -> tl.tensor:
-    """Return the normals of the four lanes: loaded, drawn, or zero, and zero where the scale is."""
-    z0 = tl.zeros(counter.shape, tl.float32)
-    z1, z2, z3 = z0, z0, z0
-    if noise_ptr is not None:
-        quarter = (n + 31) // 32 * 8
-        base = noise_ptr + r * n + counter
-        inside = _used(counter < quarter, scale)
-        z0 = tl.load(base, mask=inside & (counter < n), other=0.0)
-        z1 = tl.load(base + quarter, mask=inside & (quarter + counter < n), other=0.0)
-        z2 = tl.load(base + 2 * quarter, mask=inside & (2 * quarter + counter < n), other=0.0)
-        z3 = tl.load(base + 3 * quarter, mask=inside & (3 * quarter + counter < n), other=0.0)
-    elif seed_ptr is not None:  # noqa: SIM102 (decided at compile time; the next one on the device)
-        if scale != 0.0:
-            stream = STREAM
-            if particle_ptr is not None:
-                stream += 16 * tl.load(particle_ptr + r)
-            z0, z1, z2, z3 = normals_of_counters(
-                tl.load(seed_ptr + r), counter, tl.load(line_ptr + r), stream, tl.load(row_ptr + r)
-            )
-    return z0, z1, z2, z3
+def _normals(
+    given: Operands, noise: torch.Tensor | None, stream: int, scale: torch.Tensor
+) -> torch.Tensor | None:
+    """Return ``noise``, else normals [rows, n] of ``stream`` where scale != 0, else None (no seed)."""
+    if noise is not None or given.seed is None or given.row is None or given.line is None:
+        return noise
+    used = (scale != 0).squeeze(1).nonzero().squeeze(1)
+    particle = torch.zeros_like(given.seed) if given.particle is None else given.particle
+    words = (stream + STREAMS_PER_PARTICLE * particle)[used]
+    normals = torch.zeros(len(scale), given.x[:1].numel())
+    normals[used] = philox_normal(
+        given.seed[used], given.row[used], given.line[used], words, normals.shape[1]
+    )
+    return normals
 
 
 @jit()
@@ -293,37 +202,41 @@ def _denoise_kernel(
 ) -> None:
     r = tl.program_id(0).to(tl.int64)
     quarter = (n + 31) // 32 * 8
-    counter = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    lane = tl.arange(0, 4)[:, None]
+    counter = (tl.program_id(1) * BLOCK + tl.arange(0, BLOCK))[None, :]
+    within = lane * quarter + counter
+    mask = (counter < quarter) & (within < n)
+    element = r * n + within
     table = table_ptr + r * 13
-    x_row = x_ptr + r * n
-    history = history_ptr
-    if HISTORY > 0:
-        history = history_ptr + r * HISTORY * n
-    GUIDED: tl.constexpr = unconditional_ptr is not None
-    conditional = output_ptr + r * output_stride
-    unconditional = conditional
-    if GUIDED:
-        unconditional = output_ptr + tl.load(unconditional_ptr + r) * output_stride
-    noise = _noise(
-        noise_ptr, seed_ptr, row_ptr, line_ptr, particle_ptr, tl.load(table + 10), r, n, counter, 1
+
+    state = tl.load(x_ptr + element, mask=mask, other=0.0)
+    m = tl.load(output_ptr + r * output_stride + within, mask=mask, other=0.0).to(tl.float32)
+    if unconditional_ptr is not None:
+        u_row = output_ptr + tl.load(unconditional_ptr + r) * output_stride
+        u = tl.load(u_row + within, mask=mask, other=0.0).to(tl.float32)
+        m = u + tl.load(table) * (m - u)
+    x0 = tl.load(table + 1) * state + tl.load(table + 2) * m
+    lo, hi = tl.load(table + 3), tl.load(table + 4)
+    x0 = tl.where(x0 < lo, lo, tl.where(x0 > hi, hi, x0))  # NaN stays NaN
+    following = tl.load(table + 5) * state + tl.load(table + 6) * x0 + 0.0
+    for slot in tl.static_range(HISTORY):
+        scale = tl.load(table + 7 + slot)
+        past = history_ptr + (r * HISTORY + slot) * n + within
+        following += scale * tl.load(past, mask=used(mask, scale), other=0.0)
+    d = tl.load(table + 10)
+    following += d * noise_tile(
+        noise_ptr, seed_ptr, row_ptr, line_ptr, particle_ptr, r, d, element, mask, lane, counter, 1
     )
-    renoise = noise
     if known_ptr is not None:
-        renoise = _noise(
-            renoise_ptr, seed_ptr, row_ptr, line_ptr, particle_ptr, tl.load(table + 12), r, n, counter, 2
+        scale, q2 = tl.load(table + 11), tl.load(table + 12)
+        given = tl.load(observed_ptr + element, mask=used(mask, scale) | used(mask, q2), other=0) != 0
+        known = tl.load(known_ptr + element, mask=used(given, scale), other=0.0)
+        z2 = noise_tile(
+            renoise_ptr, seed_ptr, row_ptr, line_ptr, particle_ptr, r, q2, element, mask, lane, counter, 2
         )
-    for lane in tl.static_range(4):
-        element = lane * quarter + counter
-        mask = (counter < quarter) & (element < n)
-        following, x0 = _advance(
-            x_row, conditional, unconditional, history, table, noise[lane], element, mask, n, GUIDED, HISTORY
-        )
-        if known_ptr is not None:
-            following = _inpaint(
-                following, known_ptr + r * n, observed_ptr + r * n, table, renoise[lane], element, mask
-            )
-        tl.store(next_ptr + r * n + element, following, mask=mask)
-        tl.store(x0_ptr + r * n + element, x0, mask=mask)
+        following = tl.where(given, scale * known + 0.0 + q2 * z2, following)
+    tl.store(next_ptr + element, following, mask=mask)
+    tl.store(x0_ptr + element, x0, mask=mask)
 
 
 class Configuration(NamedTuple):
@@ -341,42 +254,30 @@ def configuration(n: int) -> Configuration:
     return Configuration(512, 4) if n >= 2048 else Configuration(128, 2)
 
 
-def launch(
-    x: torch.Tensor,
-    model_output: torch.Tensor,
-    coefficients: torch.Tensor,
-    unconditional_row: torch.Tensor | None = None,
-    history: torch.Tensor | None = None,
-    noise: torch.Tensor | None = None,
-    known: torch.Tensor | None = None,
-    observed: torch.Tensor | None = None,
-    renoise: torch.Tensor | None = None,
-    seed: torch.Tensor | None = None,
-    row: torch.Tensor | None = None,
-    line: torch.Tensor | None = None,
-    particle: torch.Tensor | None = None,
-) -> tuple[torch.Tensor, torch.Tensor]:
+def launch(*operands: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """The operator in Triton; one launch."""
-    following, x0 = torch.empty_like(x, memory_format=_DENSE), torch.empty_like(x, memory_format=_DENSE)
-    rows, n = len(x), x[:1].numel()
+    given = Operands(*operands)
+    following, x0 = _fake(given.x)
+    rows, n = len(given.x), given.x[:1].numel()
     if rows == 0 or n == 0:
         return following, x0
-    output = model_output if model_output[0].is_contiguous() else model_output.contiguous()
+    output = given.model_output
+    output = output if output[0].is_contiguous() else output.contiguous()
     block, warps = configuration(n)
-    dense = [None if t is None else t.contiguous() for t in (history, noise, known, observed, renoise)]
-    counters = [None if t is None else t.contiguous() for t in (seed, row, line, particle)]
-    slots = 0 if history is None else history.shape[1]
+    table, guided, *dense = (None if t is None else t.contiguous() for t in (given.coefficients, *given[3:]))
     _denoise_kernel[(rows, -(-counters_per_row(n) // block))](
-        x.contiguous(), output, coefficients.contiguous(), unconditional_row, *dense, *counters,
-        following, x0, n, output.stride(0), HISTORY=slots, BLOCK=block, num_warps=warps,
-        enable_fp_fusion=False,
+        given.x.contiguous(), output, table, guided, *dense, following, x0, n, output.stride(0),
+        HISTORY=0 if given.history is None else given.history.shape[1],
+        BLOCK=block, num_warps=warps, enable_fp_fusion=False,
     )  # fmt: skip
     return following, x0
 
 
 def _fake(x: torch.Tensor, *operands: object, **options: object) -> tuple[torch.Tensor, torch.Tensor]:
-    return torch.empty_like(x, memory_format=_DENSE), torch.empty_like(x, memory_format=_DENSE)
+    return (
+        torch.empty_like(x, memory_format=torch.contiguous_format),
+        torch.empty_like(x, memory_format=torch.contiguous_format),
+    )
 
 
-_DENSE = torch.contiguous_format
 _operator = register(SCHEMA, reference, launch, _fake)
