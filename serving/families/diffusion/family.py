@@ -9,41 +9,63 @@ import torch
 from export.package.schema import DataSpace, ModelSpec
 from serving.families.calibration import Calibration
 from serving.families.capability import Capability
-from serving.families.diffusion import methods, sample
-from serving.families.diffusion.denoiser import COMPONENT, TABLE, Denoiser
+from serving.families.diffusion import anomaly, filtering, inversion, likelihood, methods, replacement, sample
+from serving.families.diffusion.cost import cost
+from serving.families.diffusion.denoiser import TABLE, Denoiser
 from serving.families.diffusion.table import DenoiseTable
-from serving.families.request import Request
+from serving.families.request import Operation, Request
 from serving.families.rows import Program, Table
+
+PROGRAMS = {
+    Operation.SAMPLE: sample.sample,
+    Operation.LIKELIHOOD: likelihood.likelihood,
+    Operation.ENCODE: inversion.encode,
+    Operation.DECODE: inversion.decode,
+    Operation.RECONSTRUCT: inversion.reconstruct,
+    Operation.INTERPOLATE: inversion.interpolate,
+}
+COMPLETIONS = {"smc": filtering.smc, "repaint": replacement.repaint, "replacement": replacement.repaint}
 
 
 class DiffusionFamily:
     """p(x) by removing noise: x = alpha x0 + sigma e, from pure noise to data."""
 
     name = "diffusion"
+    two_sided = anomaly.TWO_SIDED
 
     def __init__(self, spec: ModelSpec, calibration: Calibration | None = None) -> None:
         self.spec = spec
         self.calibration = calibration
         self.denoiser = Denoiser(spec)
-
-    @property
-    def latent(self) -> DataSpace | None:
-        """The noise that a deterministic sampler starts from: one number per element of the data."""
-        shape = self.spec.data.shape
-        return DataSpace(kind="vector", axes=self.spec.data.axes, shape=shape, dtype="float32")
+        data = spec.data
+        self.latent: DataSpace | None = DataSpace(
+            kind="vector", axes=data.axes, shape=data.shape, dtype="float32"
+        )
 
     def capabilities(self) -> tuple[Capability, ...]:
         """See ``methods``."""
-        return (methods.sample(self.denoiser),)
+        return methods.capabilities(self.denoiser)
 
     def program(self, request: Request) -> Program:
-        """The program of a request."""
-        return sample.sample(self.denoiser, request)
+        """The program of a request; FailedPrecondition or InvalidArgument where it has no answer."""
+        if request.operation is Operation.INPAINT:
+            return COMPLETIONS[request.method](self.denoiser, request)
+        if request.operation is Operation.SCORE_ANOMALY:
+            return anomaly.anomalies(self.denoiser, self.calibration, request)
+        return PROGRAMS[request.operation](self.denoiser, request)
+
+    def statistics(self, request: Request) -> Program:
+        """For calibration: answers a ScoreAnomaly request with raw statistics as ``score``."""
+        return anomaly.statistics(self.denoiser, request)
 
     def network_rows(self, request: Request) -> dict[str, int]:
-        """Network rows of the denoiser."""
-        plan = sample.plan_for(self.denoiser, request)
-        return {COMPONENT: request.rows * len(plan) * (2 if plan.guided else 1)}
+        """Network rows by component."""
+        component, rows, _ = cost(self.denoiser, request)
+        return {component: rows}
+
+    def depth(self, request: Request) -> int:
+        """Network runs that wait for one another."""
+        return cost(self.denoiser, request)[2]
 
     def tables(
         self, components: Mapping[str, object], capacity: int, device: torch.device

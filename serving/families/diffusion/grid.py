@@ -11,7 +11,6 @@ from serving.families.diffusion.process import Levels, Process
 
 Spacing = Literal["trailing", "leading", "linspace", "karras"]
 KARRAS_EXPONENT = 7.0
-KARRAS_LARGEST_RATIO = 160.0  # beyond it the signal is below the rounding of the predictions
 
 
 def levels_of(process: Process, steps: int, spacing: Spacing) -> Levels:
@@ -45,8 +44,7 @@ def subsequence(count: int, steps: int, spacing: Spacing) -> NDArray[np.int64]:
 
 def _karras(process: Process, steps: int) -> Levels:
     """Karras et al. 2022, eq. 5, in the relative noise sigma / alpha."""
-    low, high = process.ratio_range
-    high = min(high, KARRAS_LARGEST_RATIO)
+    low, high = process.sampled_ratio_range
     ends = high ** (1 / KARRAS_EXPONENT), low ** (1 / KARRAS_EXPONENT)
     levels = process.at_ratio(np.linspace(*ends, steps) ** KARRAS_EXPONENT)
     distinct = np.append(True, np.diff(levels.ratio) < 0)

@@ -3,17 +3,31 @@
 from __future__ import annotations
 
 from serving.families.capability import Capability, Method, Parameter
+from serving.families.diffusion.anomaly import RECONSTRUCTION, TYPICALITY
 from serving.families.diffusion.denoiser import Denoiser
+from serving.families.diffusion.flow_density import EXACT_ELEMENTS
+from serving.families.diffusion.paths import PATHS
 from serving.families.diffusion.samplers.registry import SAMPLERS, Sampler
 from serving.families.request import Operation
 
 PREFERRED = {"vp": "ddpm", "ve": "reverse_diffusion", "flow": "heun"}
 LARGEST_GUIDANCE = 100.0
+AFFORDABLE_ELEMENTS = 1024  # above it particles are worth less than resampling, and cost more
+FEWEST_INVERSION_STEPS = 2
 
 
-def samplers(denoiser: Denoiser) -> tuple[Sampler, ...]:
-    """The samplers that are defined for the package's schedule."""
-    return tuple(s for s in SAMPLERS.values() if denoiser.schedule in s.schedules)
+def capabilities(denoiser: Denoiser) -> tuple[Capability, ...]:
+    """One per operation, in the order of the enum."""
+    return (
+        _sample(denoiser),
+        _likelihood(denoiser),
+        _inpaint(denoiser),
+        _anomaly(),
+        _single(Operation.ENCODE, _inversion(denoiser, "inversion", Parameter("round_trip", "bool", False))),
+        _single(Operation.DECODE, _inversion(denoiser, "heun")),
+        _single(Operation.RECONSTRUCT, _inversion(denoiser, "inversion")),
+        Capability(Operation.INTERPOLATE, tuple(_path(denoiser, name) for name in PATHS)),
+    )
 
 
 def default_sampler(denoiser: Denoiser) -> str:
@@ -21,37 +35,114 @@ def default_sampler(denoiser: Denoiser) -> str:
     return denoiser.diffusion.default_sampler or PREFERRED[denoiser.schedule]
 
 
-def steps_parameter(denoiser: Denoiser, default: int) -> Parameter:
-    """Steps of a sampler; a discrete schedule has no more than it was trained with."""
-    chosen = denoiser.diffusion.default_steps or default
+def _single(operation: Operation, method: Method) -> Capability:
+    return Capability(operation, (method,))
+
+
+def _steps(denoiser: Denoiser, default: int, fewest: int = 1) -> Parameter:
+    """A discrete schedule has no more steps than it was trained with."""
     most = denoiser.process.count
-    return Parameter("steps", "int", min(chosen, most), 1, most)
+    return Parameter("steps", "int", min(default, most), fewest, most)
 
 
-def shared_parameters(denoiser: Denoiser) -> tuple[Parameter, ...]:
+def _choices(denoiser: Denoiser) -> tuple[Parameter, ...]:
     """Guidance where there is a null condition, and clipping where the package has a range."""
-    found: list[Parameter] = []
+    found: tuple[Parameter, ...] = ()
     if denoiser.guidable:
-        found.append(Parameter("guidance_scale", "float", 1.0, 0.0, LARGEST_GUIDANCE))
-        found.append(Parameter("guidance_rescale", "float", 0.0, 0.0, 1.0))
+        found += (Parameter("guidance_scale", "float", 1.0, 0.0, LARGEST_GUIDANCE),)
+        found += (Parameter("guidance_rescale", "float", 0.0, 0.0, 1.0),)
     if denoiser.diffusion.clip_range is not None:
-        found.append(Parameter("clip", "bool", denoiser.diffusion.clip_default))
-    return tuple(found)
+        found += (Parameter("clip", "bool", denoiser.diffusion.clip_default),)
+    return found
 
 
-def sample(denoiser: Denoiser) -> Capability:
-    """One method per sampler."""
+def _sample(denoiser: Denoiser) -> Capability:
     default = default_sampler(denoiser)
-    return Capability(
-        Operation.SAMPLE, tuple(_sampler(denoiser, s, s.name == default) for s in samplers(denoiser))
-    )
+    offered = (s for s in SAMPLERS.values() if denoiser.schedule in s.schedules)
+    methods = tuple(_sampler(denoiser, s, s.name == default) for s in offered)
+    return Capability(Operation.SAMPLE, methods)
 
 
 def _sampler(denoiser: Denoiser, sampler: Sampler, is_default: bool) -> Method:
-    own = (Parameter("eta", "float", 0.0, 0.0, 1.0),) if sampler.takes_eta else ()
-    steps = (
-        sampler.default_steps if not is_default else denoiser.diffusion.default_steps or sampler.default_steps
-    )
-    most = denoiser.process.count
-    parameters = (Parameter("steps", "int", min(steps, most), 1, most), *shared_parameters(denoiser), *own)
+    eta = (Parameter("eta", "float", 0.0, 0.0, 1.0),) if sampler.takes_eta else ()
+    steps = denoiser.diffusion.default_steps if is_default else None
+    parameters = (_steps(denoiser, steps or sampler.default_steps), *_choices(denoiser), *eta)
     return Method(sampler.name, "DISCRETIZED", parameters, is_default, sampler.reference)
+
+
+def _likelihood(denoiser: Denoiser) -> Capability:
+    bound = Method(
+        "variational_bound",
+        "STOCHASTIC_LOWER_BOUND",
+        (
+            _steps(denoiser, 250),
+            Parameter("probes", "int", 2, 1, 64),
+            Parameter("per_dimension", "bool", False),
+        ),
+        is_default=True,
+        reference="Ho et al. 2020, eq. 5; respaced as Nichol and Dhariwal 2021",
+    )
+    return Capability(Operation.LIKELIHOOD, (bound, _flow_density(denoiser)))
+
+
+def _flow_density(denoiser: Denoiser) -> Method:
+    parameters: tuple[Parameter, ...] = (Parameter("steps", "int", 24, 2, 1000),)
+    levels = denoiser.data.levels > 0
+    if denoiser.elements > EXACT_ELEMENTS:
+        parameters += (Parameter("probes", "int", 1 if levels else 8, 1, 64),)
+    if levels:
+        choices = ("none", "uniform", "importance")
+        parameters += (Parameter("dequantization", "string", "uniform", choices=choices),)
+        parameters += (Parameter("importance_samples", "int", 8, 1, 256),)
+    reference = "Song et al. 2021, section 4.3; Grathwohl et al. 2019"
+    return Method("probability_flow_ode", "ESTIMATE", parameters, reference=reference)
+
+
+def _inpaint(denoiser: Denoiser) -> Capability:
+    affordable = denoiser.elements <= AFFORDABLE_ELEMENTS
+    moments = Parameter("moments", "bool", False)
+    smc = (_steps(denoiser, 100), Parameter("particles", "int", 16, 2, 512), moments)
+    guided = (*_choices(denoiser), moments)
+    jumps = (Parameter("jump_length", "int", 10, 1, 1000), Parameter("resamplings", "int", 5, 1, 100))
+    return Capability(
+        Operation.INPAINT,
+        (
+            Method("smc", "CONSISTENT", smc, affordable, "Trippe et al. 2023, SMCDiff"),
+            Method(
+                "repaint",
+                "APPROXIMATE",
+                (_steps(denoiser, 50), *jumps, *guided),
+                not affordable,
+                "Lugmayr et al. 2022",
+            ),
+            Method(
+                "replacement",
+                "APPROXIMATE",
+                (_steps(denoiser, 100), *guided),
+                reference="Song et al. 2021, section 5",
+            ),
+        ),
+    )
+
+
+def _anomaly() -> Capability:
+    score_map = (Parameter("score_map", "bool", False),)
+    return Capability(
+        Operation.SCORE_ANOMALY,
+        (
+            Method(TYPICALITY, "TWO_SIDED", score_map, True, "Nalisnick et al. 2019"),
+            Method(RECONSTRUCTION, "ONE_SIDED", score_map, reference="Graham et al. 2023"),
+        ),
+    )
+
+
+def _inversion(denoiser: Denoiser, name: str, *more: Parameter) -> Method:
+    steps = _steps(denoiser, 32, FEWEST_INVERSION_STEPS)
+    return Method(name, "DISCRETIZED", (steps, *more), True, "Song, Meng and Ermon 2021; Heun's method")
+
+
+def _path(denoiser: Denoiser, name: str) -> Method:
+    points = Parameter("points", "int", 8, 2, 64)
+    steps = _steps(denoiser, 32, FEWEST_INVERSION_STEPS)
+    reference = "Shoemake 1985; White 2016" if name == "slerp" else ""
+    return Method(name, "DISCRETIZED", (points, steps), name == "slerp", reference)

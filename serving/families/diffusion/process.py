@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from export.package.schema import Diffusion, FlowSchedule, VeSchedule, VpSchedule
 
 Floats = NDArray[np.float64]
+LARGEST_RATIO = 160.0  # of VP, where sampling and integrating may begin
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,12 @@ class Process:
         """Smallest and largest relative noise of the schedule (VP and VE)."""
         assert self._log_ratio is not None
         return float(np.exp(self._log_ratio[0])), float(np.exp(self._log_ratio[-1]))
+
+    @property
+    def sampled_ratio_range(self) -> tuple[float, float]:
+        """The same, without the levels of VP at which no signal is left: their start is N(0, I) anyway."""
+        low, high = self.ratio_range
+        return low, min(high, LARGEST_RATIO) if isinstance(self.spec.schedule, VpSchedule) else high
 
     def at(self, index: NDArray[np.generic] | list[int]) -> Levels:
         """Levels of the training steps ``index`` (whole numbers for VP and VE; flow: s * training_steps)."""

@@ -15,7 +15,11 @@ def ancestral(levels: Levels, large: bool = False) -> Lines:
     Under VE the large variance is Song et al. 2021's reverse diffusion (algorithm 2), the small one
     their ancestral sampler (eq. 47). No noise on the way to the data.
     """
-    here, after = levels[:-1], levels[1:]
+    return ancestral_pairs(levels[:-1], levels[1:], large)
+
+
+def ancestral_pairs(here: Levels, after: Levels, large: bool = False) -> Lines:
+    """The same for any pairs of levels."""
     fresh = fresh_variance(here, after)
     a = here.alpha / after.alpha * after.sigma**2 / here.sigma**2
     variance = fresh if large else posterior_variance(here, after)

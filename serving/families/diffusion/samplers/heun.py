@@ -9,15 +9,16 @@ from serving.families.diffusion.process import Levels
 from serving.families.diffusion.samplers.first_order import ddim
 
 
-def heun(levels: Levels) -> Lines:
+def heun(levels: Levels, up: bool = False) -> Lines:
     """Karras et al. 2022, algorithm 1; for flows Heun's method over s. The step to the data is Euler's.
 
     The first line goes along the straight line to its x0, so its derivative is that of the arrival,
     and x' = x1 + (h / 2) (d2 - d1) needs only the two x0: x1 + w (x0_1 - x0_2).
+    ``up``: towards noise, where the last step is of second order too.
     """
     first = ddim(levels)
     steps = len(first.a)
-    source = np.repeat(np.arange(steps), 2)[:-1]
+    source = np.repeat(np.arange(steps), 2)[: None if up else -1]
     corrects = np.arange(len(source)) % 2 == 1
     here, after = levels[source], levels[source + 1]
     weight = _correction(here, after)

@@ -1,0 +1,125 @@
+"""The variational bound of the ancestral sampler: ln p(x) >= prior + steps + decoder.
+
+Ho et al. 2020, eq. 5; Nichol and Dhariwal 2021 for respaced chains. It is written for any (alpha, sigma),
+so that VE and flow models have the bound of their own reverse chain:
+prior -KL(q(x_T | x) || N(0, S^2)), steps -sum KL(q(x' | x_t, x) || N(a x_t + b x0^, v)), decoder
+ln P(x | x_1), whose standard deviation is the noise of the lowest level relative to its signal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from kernels.philox import STREAM_STEP, STREAMS_PER_PARTICLE, philox_normal
+from serving.families.diffusion.asking import denoised, per_row, squares
+from serving.families.diffusion.decoder import log_decoder
+from serving.families.diffusion.denoiser import Denoiser, rows_of
+from serving.families.diffusion.grid import levels_of
+from serving.families.diffusion.process import Floats, Levels
+from serving.families.diffusion.samplers.ancestral import ancestral
+from serving.families.diffusion.samplers.first_order import posterior_variance
+from serving.families.request import Request
+from serving.families.rows import Tensors, Yield
+
+
+@dataclass(frozen=True)
+class Bound:
+    """Terms per row and element [rows, elements], nats in data space; ``error`` [rows] of their sum."""
+
+    prior: Floats
+    steps: Floats
+    decoder: Floats
+    error: Floats
+
+    @property
+    def map(self) -> Floats:
+        """The bound by element [rows, elements]."""
+        return self.prior + self.steps + self.decoder
+
+
+@dataclass(frozen=True)
+class Chain:
+    """The reverse chain of the bound: levels [n], weights of the squared error, constants per element."""
+
+    levels: Levels
+    weight: Floats  # [n - 1] nats per squared error of x0
+    constant: float  # nats per element, of variances that differ from the posterior's
+    decoder_sd: float
+    prior_sd: float
+
+    @classmethod
+    def of(cls, denoiser: Denoiser, steps: int) -> Chain:
+        """The respaced ancestral sampler with the package's variance."""
+        levels = levels_of(denoiser.process, steps, "trailing")
+        large = denoiser.diffusion.variance == "fixed_large"
+        lines = ancestral(levels, large)
+        true = posterior_variance(levels[:-1], levels[1:])[:-1]
+        own = lines.d[:-1] ** 2
+        constant = 0.5 * float(np.sum(np.log(own / true) + true / own - 1.0))
+        noisy = levels[:-1]
+        decoder_sd = float(noisy.sigma[-1] / noisy.alpha[-1])
+        return cls(noisy, lines.b[:-1] ** 2 / (2.0 * own), constant, decoder_sd, denoiser.process.initial_sd)
+
+
+def bound(denoiser: Denoiser, request: Request, steps: int, draws: int) -> Generator[Yield, Tensors, Bound]:
+    """Estimate with ``draws`` independent noises per level; every level is asked for every row."""
+    assert request.data is not None
+    chain = Chain.of(denoiser, steps)
+    x0 = denoiser.to_model(request.data)
+    levels = len(chain.levels)
+    errors = np.zeros((request.rows, levels, denoiser.elements))
+    spread = np.zeros((request.rows, levels))  # variance of each level's mean
+    block = max(1, 2**20 // max(1, request.rows * draws * denoiser.elements))
+    for first in range(0, levels, block):
+        part = np.arange(first, min(first + block, levels))
+        losses = yield from _losses(
+            denoiser, request, chain, x0, part, draws
+        )  # [rows, part, draws, elements]
+        errors[:, part] = losses.mean(axis=2)
+        if draws > 1:
+            spread[:, part] = losses.sum(axis=3).var(axis=2, ddof=1) / draws
+    prior = _prior(chain, x0)
+    error = np.sqrt(spread.sum(axis=1)) if draws > 1 else np.full(request.rows, np.nan)
+    return Bound(prior, -errors[:, :-1].sum(axis=1) - chain.constant, -errors[:, -1], error)
+
+
+def _losses(
+    denoiser: Denoiser, request: Request, chain: Chain, x0: torch.Tensor, part: np.ndarray, draws: int
+) -> Generator[Yield, Tensors, Floats]:
+    """Minus the terms of the levels ``part`` [rows, part, draws, elements]; the last level is the decoder."""
+    times = len(part) * draws
+    which = np.tile(np.repeat(part, draws), request.rows)  # [rows * part * draws]
+    levels = chain.levels[which]
+    clean = x0.repeat_interleave(times, dim=0)
+    noise = step_noise(
+        request, which, np.tile(np.arange(draws), request.rows * len(part)), times, denoiser.elements
+    )
+    noisy = per_row(levels.alpha, clean) * clean + per_row(levels.sigma, clean) * noise.reshape(clean.shape)
+    estimate = yield from denoised(
+        denoiser, noisy, levels, denoiser.conditions(request, times), denoiser.diffusion.clip_default
+    )
+    weight = np.append(chain.weight, 0.0)[which]
+    losses = squares(estimate - clean) * weight[:, None]
+    last = np.flatnonzero(which == len(chain.levels) - 1)
+    if len(last):
+        losses[last] = -log_decoder(denoiser.data, clean[last], estimate[last], chain.decoder_sd)
+    return np.asarray(losses.reshape(request.rows, len(part), draws, denoiser.elements), np.float64)
+
+
+def step_noise(request: Request, line: np.ndarray, draw: np.ndarray, times: int, n: int) -> torch.Tensor:
+    """Unit normals [rows * times, n] of the step stream: ``line`` the level, ``draw`` the repetition."""
+    seed = torch.from_numpy(np.full(len(line), np.uint64(request.seed).astype(np.int64)))
+    row = torch.from_numpy(np.repeat(rows_of(request), times))
+    stream = torch.from_numpy(STREAM_STEP + STREAMS_PER_PARTICLE * draw)
+    return philox_normal(seed, row, torch.from_numpy(line), stream, n)
+
+
+def _prior(chain: Chain, x0: torch.Tensor) -> Floats:
+    """-KL(N(alpha x0, sigma^2) || N(0, S^2)) per element, at the noisiest level."""
+    alpha, sigma, spread = chain.levels.alpha[0], chain.levels.sigma[0], chain.prior_sd
+    ratio = (sigma / spread) ** 2
+    return np.asarray(-0.5 * (ratio - 1.0 - np.log(ratio) + (alpha / spread) ** 2 * squares(x0)), np.float64)
