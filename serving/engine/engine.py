@@ -120,7 +120,12 @@ class Engine:
         return Quote(model.family.network_rows(request), cost.alone_s, wait_s)
 
     def submit(
-        self, key: ModelKey, request: Request, options: Options | None = None, program: Program | None = None
+        self,
+        key: ModelKey,
+        request: Request,
+        options: Options | None = None,
+        program: Program | None = None,
+        ticket: Ticket | None = None,
     ) -> Ticket:
         """Admit a request, or raise why not; returns at once. ``program`` replaces the request's own."""
         options = options or Options()
@@ -129,7 +134,7 @@ class Engine:
             raise Unavailable("the server is draining; ask another replica", reason="DRAINING")
         cost = self._cost(model, request)
         program = program or model.family.program(request)
-        ticket = Ticket(next(self._numbers), self._cancel)
+        ticket = ticket or Ticket(next(self._numbers), self.cancel)
         now_s = self._clock()
         with self._lock:
             admit(cost, options.deadline_s, self._ledger, self._ledger.open_rows, self._queue_rows)
@@ -139,7 +144,8 @@ class Engine:
         self._inbox.put(lambda: self._worker.begin(task))
         return ticket
 
-    def _cancel(self, number: int) -> None:
+    def cancel(self, number: int) -> None:
+        """Free a request's rows by the next tick; harmless when it has ended."""
         self._inbox.put(lambda: self._worker.cancel(number))
 
     def _model(self, key: ModelKey) -> ServedModel:
