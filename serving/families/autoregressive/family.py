@@ -7,8 +7,18 @@ from typing import cast
 
 import torch
 
-from export.package.schema import ModelSpec
-from serving.families.autoregressive import likelihood, methods, sampling
+from export.package.schema import DataSpace, ModelSpec
+from serving.errors import FailedPrecondition
+from serving.families.autoregressive import (
+    anomaly,
+    costs,
+    evidence,
+    inpaint,
+    likelihood,
+    methods,
+    sampling,
+    transform,
+)
 from serving.families.autoregressive.slotted import CachedTable, Decoder
 from serving.families.autoregressive.symbols import Alphabet
 from serving.families.autoregressive.whole import WholeRowTable
@@ -22,37 +32,76 @@ class AutoregressiveFamily:
     """Tokens and pixels by the chain rule, p(x) = prod p(x_i | x_<i)."""
 
     name = "autoregressive"
+    two_sided = anomaly.TWO_SIDED
 
     def __init__(self, spec: ModelSpec, calibration: Calibration | None = None) -> None:
         self.spec = spec
         self.calibration = calibration
         self.alphabet = Alphabet(spec)
+        self._loop_rows: int | None = None  # rows of one loop, at most; changes no answer
+
+    @property
+    def latent(self) -> DataSpace | None:
+        """One normal per symbol, shaped as the data; none where lengths vary."""
+        data = self.spec.data
+        if data.variable:
+            return None
+        return DataSpace(kind="vector", axes=data.axes, shape=data.shape, dtype="float32")
 
     def capabilities(self) -> tuple[Capability, ...]:
         """See ``methods``."""
         return methods.capabilities(self.alphabet)
 
     def program(self, request: Request) -> Program:
-        """The program of a request."""
+        """The program of a request; FailedPrecondition where it has no answer."""
         if request.operation is Operation.SAMPLE:
-            return sampling.sample(self.alphabet, request)
-        return likelihood.exact(self.alphabet, request)
+            return sampling.sample(self.alphabet, request, self._loop_rows)
+        if request.operation is Operation.LIKELIHOOD:
+            estimated = request.method == "smc"
+            return (evidence.estimate if estimated else likelihood.exact)(self.alphabet, request)
+        if request.operation is Operation.INPAINT:
+            return self._inpaint(request)
+        if request.operation is Operation.SCORE_ANOMALY:
+            return anomaly.score(self.alphabet, request, self.calibration)
+        return self._transform(request)
+
+    def statistics(self, request: Request) -> Program:
+        """For calibration: answers a ScoreAnomaly request with raw statistics as ``score``, no p-values."""
+        return anomaly.statistics(self.alphabet, request)
 
     def network_rows(self, request: Request) -> dict[str, int]:
         """Network rows by component, an upper bound."""
-        if request.operation is Operation.SAMPLE:
-            steps = sampling.continuation(self.alphabet, request).steps
-            return {"decoder" if self.alphabet.cached else "scorer": int(steps.sum())}
-        return {"scorer": request.rows}
+        return costs.network_rows(self.alphabet, request)
 
     def tables(
         self, components: Mapping[str, object], capacity: int, device: torch.device
     ) -> dict[str, Table]:
         """The decoding table: over the cache where the package has one, else over whole rows."""
+        table: Table
         if "decoder" in components:
             decoder = cast(Decoder, components["decoder"])
-            return {sampling.TABLE: CachedTable(self.alphabet, decoder, capacity, device)}
-        return {sampling.TABLE: WholeRowTable(self.alphabet, capacity, device, self._length_axis())}
+            table = CachedTable(self.alphabet, decoder, capacity, device)
+        else:
+            table = WholeRowTable(self.alphabet, capacity, device, self._length_axis())
+        self._loop_rows = table.capacity
+        return {sampling.TABLE: table}
+
+    def _inpaint(self, request: Request) -> Program:
+        if request.method == "enumerate":
+            return inpaint.by_enumeration(self.alphabet, request)
+        how = inpaint.left_to_right if request.method == "left_to_right" else inpaint.by_particles
+        return how(self.alphabet, request, self._loop_rows)
+
+    def _transform(self, request: Request) -> Program:
+        if self.alphabet.variable:
+            raise FailedPrecondition(methods.UNSHAPED, reason="OPERATION_UNDEFINED")
+        how = {
+            Operation.ENCODE: transform.encode,
+            Operation.DECODE: transform.decode,
+            Operation.RECONSTRUCT: transform.reconstruct,
+            Operation.INTERPOLATE: transform.interpolate,
+        }[request.operation]
+        return how(self.alphabet, request, self._loop_rows)
 
     def _length_axis(self) -> str | None:
         shape = self.spec.components["scorer"].inputs[0].shape

@@ -31,10 +31,10 @@ class SymbolsSoFar:
         return answer(self.alphabet, state)
 
 
-def sample(alphabet: Alphabet, request: Request) -> Program:
+def sample(alphabet: Alphabet, request: Request, limit: int | None) -> Program:
     """Draw ``rows`` rows; a prompt is kept as their beginning."""
     work = continuation(alphabet, request)
-    state = yield from run(alphabet, work, SymbolsSoFar(alphabet))
+    state = yield from run(alphabet, work, SymbolsSoFar(alphabet), limit)
     data, lengths = answer(alphabet, state)
     return Sampled(
         data,
@@ -50,13 +50,18 @@ def sample(alphabet: Alphabet, request: Request) -> Program:
 def run(
     alphabet: Alphabet, work: Continuation, streamed: SymbolsSoFar | None = None, limit: int | None = None
 ) -> Generator[Yield, Tensors, Tensors]:
-    """The final state of rows, by the decoding table; ``limit`` rows at a time (the table's capacity)."""
+    """The final state of rows, by the decoding table; ``limit`` rows at a time (the table's capacity).
+
+    Rows stream only where one loop holds them all, since its row numbers are the request's.
+    """
     parts = []
     unfinished = np.flatnonzero(work.steps > 0)
-    for start in range(0, len(unfinished), limit or max(1, len(unfinished))):
-        index = unfinished[start : start + (limit or len(unfinished))]
+    size = limit or max(1, len(unfinished))
+    whole = len(unfinished) == len(work.begin) <= size
+    for start in range(0, len(unfinished), size):
+        index = unfinished[start : start + size]
         part = work.take(index)
-        state = yield Loop(TABLE, len(index), part, part.steps, streamed)
+        state = yield Loop(TABLE, len(index), part, part.steps, streamed if whole else None)
         parts.append((index, state))
     return _merged(work, parts)
 

@@ -37,10 +37,14 @@ class Sequences:
 
 @dataclass(frozen=True)
 class Conditionals:
-    """``log_prob`` [rows, length] (0 where not asked) and ``law`` [rows, vocabulary], nats, float64."""
+    """``log_prob`` [rows, length] (0 where not asked) and ``law`` [rows, vocabulary], nats, float64.
+
+    ``below`` [rows, length]: the probability of smaller symbols at the same place.
+    """
 
     log_prob: Floats
-    law: Floats | None = None
+    below: Floats
+    law: Floats
 
 
 def conditionals(
@@ -50,18 +54,17 @@ def conditionals(
 
     Only symbols before the last position asked for are read.
     """
-    rows = len(sequences)
-    log_prob = np.zeros((rows, alphabet.length), np.float64)
-    law = None if position is None else np.zeros((rows, alphabet.size), np.float64)
+    log_prob, below = np.zeros(scored.shape, np.float64), np.zeros(scored.shape, np.float64)
+    law = np.zeros((len(sequences) if position is not None else 0, alphabet.size), np.float64)
     for index, width in _chunks(alphabet, _needed(scored, position)):
         part = sequences.take(index)
         tokens = alphabet.network_input(part.begin, part.symbols, width)
         answer = yield Call("scorer", {"tokens": torch.from_numpy(np.ascontiguousarray(tokens))})
         logits = answer["logits"]
-        log_prob[index] = _asked(logits, part.symbols, scored[index])
-        if law is not None and position is not None:
+        log_prob[index], below[index] = _asked(logits, part.symbols, scored[index])
+        if position is not None:
             law[index] = _laws(logits, position[index])
-    return Conditionals(log_prob, law)
+    return Conditionals(log_prob, below, law)
 
 
 def _needed(scored: Flags, position: Ids | None) -> Ids:
@@ -81,15 +84,17 @@ def _chunks(alphabet: Alphabet, needed: Ids) -> Iterator[tuple[Ids, int]]:
             yield rows[start : start + chunk], int(width)
 
 
-def _asked(logits: torch.Tensor, symbols: Ids, scored: Flags) -> Floats:
-    """[rows, length] log-probabilities of ``symbols`` where ``scored``; float64 softmax."""
+def _asked(logits: torch.Tensor, symbols: Ids, scored: Flags) -> tuple[Floats, Floats]:
+    """[rows, length] where ``scored``: log-probability of the symbol, and mass below it; float64."""
     row, place = np.nonzero(scored)
-    found = np.zeros(scored.shape, np.float64)
+    log_prob, below = np.zeros(scored.shape, np.float64), np.zeros(scored.shape, np.float64)
     if len(row):
-        chosen = torch.from_numpy(symbols[row, place]).to(logits.device)
+        chosen = torch.from_numpy(symbols[row, place]).to(logits.device)[:, None]
         laws = torch.log_softmax(logits[row, place].double(), dim=-1)
-        found[row, place] = laws.gather(1, chosen[:, None])[:, 0].cpu().numpy()
-    return found
+        log_prob[row, place] = laws.gather(1, chosen)[:, 0].cpu().numpy()
+        masses = laws.exp()
+        below[row, place] = (masses.cumsum(dim=-1) - masses).gather(1, chosen)[:, 0].cpu().numpy()
+    return log_prob, below
 
 
 def _laws(logits: torch.Tensor, position: Ids) -> Floats:

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from serving.families.autoregressive.interim import sample_tokens
+from kernels.token_sampling import sample_tokens
 from serving.families.autoregressive.noise import below
 from serving.families.autoregressive.symbols import Ids
 
@@ -29,7 +29,7 @@ class Settings:
 
     def __init__(self, slots: int, device: torch.device) -> None:
         self.temperature = torch.ones(slots, dtype=torch.float32, device=device)
-        self.top_k = torch.zeros(slots, dtype=torch.int32, device=device)
+        self.top_k = torch.zeros(slots, dtype=torch.int64, device=device)
         self.top_p = torch.ones(slots, dtype=torch.float32, device=device)
         self.min_p = torch.zeros(slots, dtype=torch.float32, device=device)
         self.seed = torch.zeros(slots, dtype=torch.int64, device=device)

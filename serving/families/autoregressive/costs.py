@@ -1,0 +1,59 @@
+"""Network rows that a request takes, known before it starts: upper bounds by component."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from serving.families.autoregressive import enumeration, evidence, sampling
+from serving.families.autoregressive.masks import Partial
+from serving.families.autoregressive.particles import Plan
+from serving.families.autoregressive.symbols import Alphabet, Ids
+from serving.families.request import Operation, Request
+
+Rows = dict[str, int]
+
+
+def network_rows(alphabet: Alphabet, request: Request) -> Rows:
+    """Rows of ``scorer`` and, with a cache, of ``decoder``."""
+    operation, rows = request.operation, request.rows
+    if operation is Operation.SAMPLE:
+        return _both(alphabet, 0, int(sampling.continuation(alphabet, request).steps.sum()))
+    if operation is Operation.LIKELIHOOD:
+        return _both(alphabet, _likelihood(alphabet, request), 0)
+    if operation is Operation.INPAINT:
+        return _inpaint(alphabet, request)
+    if operation is Operation.INTERPOLATE:
+        points = request.parameters["points"]
+        assert isinstance(points, int)
+        return _both(alphabet, 2 * rows, rows * (points - 2) * alphabet.length)
+    scored = 0 if operation is Operation.DECODE else rows
+    decodes = operation in (Operation.DECODE, Operation.RECONSTRUCT) or request.parameters.get("round_trip")
+    return _both(alphabet, scored, rows * alphabet.length if decodes else 0)
+
+
+def _both(alphabet: Alphabet, scored: int, decoded: int) -> Rows:
+    """Scoring runs and decoding steps, added where one network does both."""
+    if not alphabet.cached:
+        return {"scorer": scored + decoded}
+    return {name: count for name, count in (("scorer", scored), ("decoder", decoded)) if count}
+
+
+def _likelihood(alphabet: Alphabet, request: Request) -> int:
+    partial = Partial.of(alphabet, request)
+    if request.method == "smc":
+        plan = evidence.round_plan(request, 0)
+        return int((plan.evaluations(partial) * evidence.rounds(request, plan, partial)).sum())
+    summed = enumeration.values(alphabet, partial.inner)[partial.gaps > 0]
+    return request.rows + int(summed.sum())
+
+
+def _inpaint(alphabet: Alphabet, request: Request) -> Rows:
+    partial = Partial.of(alphabet, request)
+    if request.method == "enumerate":
+        return {"scorer": int(enumeration.values(alphabet, partial.missing).sum())}
+    particles = request.parameters.get("particles", 1) if request.method == "smc" else 1
+    assert isinstance(particles, int)
+    plan = Plan(request.completions, particles)
+    copies = request.completions * (particles if request.parameters.get("moments") else 1)
+    tails: Ids = np.where(partial.known_end > 0, partial.counts - partial.known_end, partial.counts)
+    return _both(alphabet, int(plan.evaluations(partial).sum()), int(tails.sum()) * copies)
