@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -18,16 +17,7 @@ ROWS = (1, 2, 3, 8)
 TOLERANCE = 1e-4
 
 
-@dataclass(frozen=True)
-class Difference:
-    """Largest absolute error, and relative to the largest absolute value of the source's output."""
-
-    absolute: float = 0.0
-    relative: float = 0.0
-
-    def joined(self, other: Difference) -> Difference:
-        """The larger of both."""
-        return Difference(max(self.absolute, other.absolute), max(self.relative, other.relative))
+Errors = dict[str, float]  # output -> largest absolute error
 
 
 def verify(
@@ -41,7 +31,7 @@ def verify(
 ) -> Parity:
     """Compare graph and source on the first n rows of ``inputs`` ([rows, ...] or scalar), n in ``rows``.
 
-    The error may be ``tolerance`` times the largest absolute value of the output (at least 1). Rows must
+    The error of an output may be ``tolerance`` times its largest absolute value (at least 1). Rows must
     not depend on their neighbours: the graph, run row by row, must agree with itself likewise.
     Raises PackageError (PARITY): an error above tolerance, other names or shapes, NaN or infinity, fewer
     input rows than ``rows`` asks for.
@@ -49,20 +39,19 @@ def verify(
     total = min(len(value) for value in inputs.values() if value.ndim)
     if max(rows) > total:
         raise _refused(f"{total} input rows, but batches of {max(rows)}", "Give more input rows")
-    whole = run_source(_first(inputs, max(rows)))
-    worst, outputs = Difference(), {}
+    scales = _largest(run_source(_first(inputs, max(rows))))
+    errors, outputs = dict.fromkeys(scales, 0.0), {}
     for count in sorted(rows):
         outputs[count] = run_graph(_first(inputs, count))
-        source = run_source(_first(inputs, count))
-        worst = worst.joined(compare(outputs[count], source, f"batch of {count}"))
-    _check(worst, whole, tolerance, "the graph is not the network it was exported from")
-    invariant = _check_invariance(run_graph, inputs, outputs[max(rows)], max(rows), tolerance)
+        found = compare(outputs[count], run_source(_first(inputs, count)), f"batch of {count}")
+        errors = {name: max(error, found[name]) for name, error in errors.items()}
+    _check(errors, scales, tolerance, "the graph is not the network it was exported from")
     sizes = ", ".join(map(str, sorted(rows)))
     return Parity(
-        max_abs_error=worst.absolute,
-        max_rel_error=worst.relative,
+        max_abs_error=max(errors.values()),
+        max_rel_error=max(error / max(scales[name], 1e-30) for name, error in errors.items()),
         inputs=f"{described}; batches of {sizes} rows",
-        batch_invariant=invariant,
+        batch_invariant=_check_invariance(run_graph, inputs, outputs[max(rows)], tolerance),
     )
 
 
@@ -75,52 +64,49 @@ def _rows(inputs: Arrays, rows: slice) -> Arrays:
     return {name: value[rows] if value.ndim else value for name, value in inputs.items()}
 
 
-def compare(found: Arrays, wanted: Arrays, what: str) -> Difference:
-    """The largest difference of two answers; PackageError (PARITY) where they cannot be compared."""
+def _largest(outputs: Arrays) -> Errors:
+    """The largest absolute value of each output."""
+    return {name: float(np.abs(v.astype(np.float64)).max(initial=0.0)) for name, v in outputs.items()}
+
+
+def compare(found: Arrays, wanted: Arrays, what: str) -> Errors:
+    """The largest absolute error of each output; PackageError (PARITY) where they cannot be compared."""
     if set(found) != set(wanted):
         raise _refused(f"{what}: outputs {sorted(found)}, not {sorted(wanted)}", "Export the graph again")
-    worst = Difference()
     for name, value in wanted.items():
         if found[name].shape != value.shape:
             raise _refused(
                 f"{what}: {name} is {list(found[name].shape)}, not {list(value.shape)}",
                 "Export with a dynamic batch",
             )
-        worst = worst.joined(_difference(name, found[name], value, what))
-    return worst
+    return {name: _error(f"{what}: {{}} {name}", found[name], value) for name, value in wanted.items()}
 
 
-def _difference(
-    name: str, found: npt.NDArray[np.generic], wanted: npt.NDArray[np.generic], what: str
-) -> Difference:
+def _error(what: str, found: npt.NDArray[np.generic], wanted: npt.NDArray[np.generic]) -> float:
     a, b = found.astype(np.float64), wanted.astype(np.float64)
     for values, side in ((b, "the source's"), (a, "the graph's")):
         if not np.isfinite(values).all():
-            raise _refused(f"{what}: {side} {name} has NaN or infinity", "Check the weights and the inputs")
-    absolute = float(np.abs(a - b).max(initial=0.0))
-    return Difference(absolute, absolute / max(float(np.abs(b).max(initial=0.0)), 1e-30))
+            raise _refused(f"{what.format(side)} has NaN or infinity", "Check the weights and the inputs")
+    return float(np.abs(a - b).max(initial=0.0))
 
 
-def _check(worst: Difference, source: Arrays, tolerance: float, problem: str) -> None:
-    scale = max(1.0, *(float(np.abs(v.astype(np.float64)).max(initial=0.0)) for v in source.values()))
-    if worst.absolute > tolerance * scale:
-        raise _refused(
-            f"{problem}: largest error {worst.absolute:.3g} (relative {worst.relative:.3g}), "
-            f"tolerance {tolerance:g} at values up to {scale:.3g}",
-            "Look for training mode, other weights (EMA), constants from tracing, or lost precision",
-        )
+def _check(errors: Errors, scales: Errors, tolerance: float, problem: str) -> None:
+    for name, error in errors.items():
+        if error > tolerance * max(1.0, scales[name]):
+            raise _refused(
+                f"{problem}: {name} differs by {error:.3g}, values up to {scales[name]:.3g}, "
+                f"tolerance {tolerance:g}",
+                "Look for training mode, other weights (EMA), constants from tracing, or lost precision",
+            )
 
 
-def _check_invariance(run_graph: Run, inputs: Arrays, together: Arrays, rows: int, tolerance: float) -> bool:
+def _check_invariance(run_graph: Run, inputs: Arrays, together: Arrays, tolerance: float) -> bool:
     """Whether every row has the same bits alone and among its neighbours."""
+    rows = len(next(iter(together.values())))
     single = [run_graph(_rows(inputs, slice(i, i + 1))) for i in range(rows)]
     alone = {name: np.concatenate([row[name] for row in single]) for name in together}
-    _check(
-        compare(together, alone, "rows alone"),
-        alone,
-        tolerance,
-        "rows depend on their neighbours in the batch",
-    )
+    errors = compare(together, alone, "rows alone")
+    _check(errors, _largest(alone), tolerance, "rows depend on their neighbours in the batch")
     return all(value.tobytes() == alone[name].tobytes() for name, value in together.items())
 
 
