@@ -155,7 +155,11 @@ def _positions(writer: _Writer, max_length: int) -> str:
     column = writer.node("Unsqueeze", [first, writer.constant("axis", np.array([1]))], "column")
     return writer.node(
         "Clip",
-        [writer.node("Add", [column, steps], "unclipped"), zero, writer.constant("end", np.int64(max_length - 1))],
+        [
+            writer.node("Add", [column, steps], "unclipped"),
+            zero,
+            writer.constant("end", np.int64(max_length - 1)),
+        ],
         "positions",
     )
 
@@ -172,7 +176,15 @@ def _block(writer: _Writer, decoder: Decoder, block: DecoderBlock, index: int, x
 
 
 def _attention(writer: _Writer, decoder: Decoder, index: int, packed: str) -> str:
-    inputs = [packed, "", "", f"past_key_{index}", f"past_value_{index}", "seqlens_k", "total_sequence_length"]
+    inputs = [
+        packed,
+        "",
+        "",
+        f"past_key_{index}",
+        f"past_value_{index}",
+        "seqlens_k",
+        "total_sequence_length",
+    ]
     if decoder.rotary is not None:
         if index == 0:
             writer.constant("cosines", decoder.rotary.cosines)
@@ -200,7 +212,9 @@ def _mlp(writer: _Writer, name: str, mlp: Mlp, x: str) -> str:
         hidden = writer.node("Gelu", [up], f"{name}.hidden", approximate=mlp.approximate)
     else:
         gate = writer.linear(f"{name}.gate", mlp.gate, x)
-        opened = writer.node("Mul", [gate, writer.node("Sigmoid", [gate], f"{name}.opening")], f"{name}.opened")
+        opened = writer.node(
+            "Mul", [gate, writer.node("Sigmoid", [gate], f"{name}.opening")], f"{name}.opened"
+        )
         hidden = writer.node("Mul", [opened, up], f"{name}.hidden")
     return writer.linear(f"{name}.down", mlp.down, hidden)
 

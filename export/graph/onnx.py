@@ -37,12 +37,9 @@ class Signature:
 
 def export_onnx(module: nn.Module, signature: Signature, *, optimize: bool = True) -> onnx.ModelProto:
     """Write ``module`` as a graph; raises torch.onnx.errors.OnnxExporterError where it cannot."""
-    program = torch.export.export(
-        module.eval(),
-        tuple(signature.inputs.values()),
-        dynamic_shapes=_dynamic_shapes(signature),
-        strict=False,
-    )
+    inputs = tuple(signature.inputs.values())
+    shapes = dynamic_shapes(signature)
+    program = torch.export.export(module.eval(), inputs, dynamic_shapes=shapes, strict=False)
     return export_program(program, signature, optimize=optimize)
 
 

@@ -83,7 +83,9 @@ def latent_inputs(size: int) -> Example:
 
 def token_inputs(vocabulary: int, length: int) -> Example:
     """Random symbols."""
-    return lambda rows, generator: {"tokens": torch.randint(0, vocabulary, (rows, length), generator=generator)}
+    return lambda rows, generator: {
+        "tokens": torch.randint(0, vocabulary, (rows, length), generator=generator)
+    }
 
 
 def denoiser(example: Example) -> dict[str, Part]:
@@ -112,7 +114,9 @@ AUTOENCODER = {
 VAE = {
     "encoder": Part(("mean", "log_variance"), image_inputs, "encoder"),
     "decoder": Part(("mean", "log_scale"), latent_inputs(16), "decoder"),
-    "decoder_vjp": Part(("mean", "log_scale", "latent_vjp"), latent_inputs(16), "decoder", "vjp", wrt="latent"),
+    "decoder_vjp": Part(
+        ("mean", "log_scale", "latent_vjp"), latent_inputs(16), "decoder", "vjp", wrt="latent"
+    ),
 }
 GAN = {
     "generator": Part(("x",), latent_inputs(32), "generator"),
