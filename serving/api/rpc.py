@@ -9,7 +9,7 @@ import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import NoReturn, TypeVar
+from typing import NoReturn, TypeAlias, TypeVar
 
 import grpc
 import grpc.aio
@@ -26,8 +26,9 @@ log = logging.getLogger("pxserve.api")
 REQUEST_ID_KEY = "x-request-id"
 _MAX_REQUEST_ID = 128
 
-Context = grpc.aio.ServicerContext[bytes, bytes]
-Handler = grpc.RpcMethodHandler[bytes, bytes]
+# quoted: grpcio's classes are generic in the stubs only
+Context: TypeAlias = "grpc.aio.ServicerContext[bytes, bytes]"
+Handler: TypeAlias = "grpc.RpcMethodHandler[bytes, bytes]"
 
 Asked = TypeVar("Asked", bound=Message)
 Done = TypeVar("Done")
