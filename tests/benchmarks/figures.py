@@ -1,0 +1,91 @@
+"""Measured figures against their targets, and the page that shows them."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Literal
+
+PACKAGES = ("torch", "onnxruntime", "numpy", "grpcio", "transformers", "ctranslate2", "diffusers", "litserve")
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One measurement; ``sense`` says on which side of ``target`` it should lie."""
+
+    benchmark: str
+    name: str
+    value: float
+    target: float | None = None
+    sense: Literal["at least", "at most"] = "at least"
+    unit: str = ""
+    note: str = ""
+
+    @property
+    def met(self) -> bool | None:
+        """Whether the target is met; None without one."""
+        if self.target is None:
+            return None
+        return self.value >= self.target if self.sense == "at least" else self.value <= self.target
+
+
+def machine() -> str:
+    """Where it was measured."""
+    found = []
+    for package in PACKAGES:
+        try:
+            found.append(f"{package} {version(package)}")
+        except PackageNotFoundError:
+            continue
+    cores = len(os.sched_getaffinity(0))
+    return (
+        f"{cores} cores of {processor()}, {platform.system()}, Python {platform.python_version()}, "
+        + ", ".join(found)
+    )
+
+
+def processor() -> str:
+    """The processor's name, where the system tells it."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    return next(
+        (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine()
+    )
+
+
+def write(figures: list[Figure], page: Path, data: Path) -> None:
+    """The page as Markdown between its markers, and everything as JSON."""
+    data.parent.mkdir(parents=True, exist_ok=True)
+    data.write_text(
+        json.dumps({"machine": machine(), "figures": [asdict(f) for f in figures]}, indent=1) + "\n"
+    )
+    page.write_text(render(figures))
+
+
+def render(figures: list[Figure]) -> str:
+    """A table per benchmark; what falls short is said as plainly as what does not."""
+    lines = [
+        "# Benchmarks",
+        "",
+        "Written by `make bench`. Every figure is a ratio within one run, or a median, on a shared machine:",
+        "absolute times mean little, ratios do.",
+        "",
+        f"Machine: {machine()}.",
+    ]
+    for benchmark in dict.fromkeys(figure.benchmark for figure in figures):
+        lines += ["", f"## {benchmark}", "", "| figure | measured | target | |", "|---|---|---|---|"]
+        lines += [_row(figure) for figure in figures if figure.benchmark == benchmark]
+        lines += [
+            f"\n{note}" for note in dict.fromkeys(f.note for f in figures if f.benchmark == benchmark) if note
+        ]
+    return "\n".join(lines) + "\n"
+
+
+def _row(figure: Figure) -> str:
+    verdict = {True: "met", False: "**falls short**", None: ""}[figure.met]
+    target = "" if figure.target is None else f"{figure.sense} {figure.target:g}"
+    return f"| {figure.name} | {figure.value:.3g} {figure.unit} | {target} | {verdict} |"

@@ -1,0 +1,174 @@
+"""Mixed load against request-level batching that groups equal step counts, on the same arrivals."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from tests.benchmarks.engines import MODELS, Loaded, engine_with, seconds_per_run
+from tests.benchmarks.figures import Figure
+
+TITLE = "Mixed load: step-level batching over request-level batching"
+NOTE = (
+    "Steps drawn from 10, 25, 50, 100; one image each; Poisson arrivals at 80 % of capacity; "
+    "digits-diffusion, DDIM. The opponent runs the same network and the same update for a whole batch of "
+    "requests with equal step counts (oldest first, up to 64), as a server around a pipeline does. Ratios "
+    "are ours over the opponent's."
+)
+STEPS = np.array([10, 25, 50, 100])
+MAX_ROWS = 64
+Floats = NDArray[np.float64]
+DURATION_S = 20.0
+
+
+@dataclass(frozen=True)
+class Trace:
+    """Arrival times and step counts."""
+
+    due_s: NDArray[np.float64]
+    steps: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Costs:
+    """seconds = base + per_row * rows, of a bare run and its update."""
+
+    base_s: float
+    per_row_s: float
+
+    def run_s(self, rows: int) -> float:
+        """One tick."""
+        return self.base_s + self.per_row_s * rows
+
+
+def run() -> list[Figure]:
+    """Both servers on the same trace, and the ideal simulation."""
+    with engine_with(MODELS / "digits-diffusion" / "1") as loaded:
+        one, full = (seconds_per_run(loaded.network, rows) for rows in (1, MAX_ROWS))
+        costs = Costs(one - (full - one) / (MAX_ROWS - 1), (full - one) / (MAX_ROWS - 1))
+        rate = 0.8 * MAX_ROWS / full / STEPS.mean()
+        trace = draw(rate, DURATION_S, seed=1)
+        theirs = opponent(loaded, trace)
+        ours = served(loaded, trace)
+    return figures(trace, costs, ours, theirs, ideal(trace, costs))
+
+
+def draw(rate_per_s: float, duration_s: float, seed: int) -> Trace:
+    """Poisson arrivals."""
+    rng = np.random.default_rng(seed)
+    count = rng.poisson(rate_per_s * duration_s)
+    return Trace(np.sort(rng.uniform(0, duration_s, count)), rng.choice(STEPS, count))
+
+
+def served(loaded: Loaded, trace: Trace) -> Floats:
+    """Latencies of our engine."""
+    begun = time.perf_counter()
+    tickets = []
+    for index, (due, steps) in enumerate(zip(trace.due_s, trace.steps, strict=True)):
+        time.sleep(max(0.0, begun + due - time.perf_counter()))
+        ticket = loaded.submit(loaded.sample("ddim", int(steps), 1, index))
+        ticket.arrived_s = begun + due
+        tickets.append(ticket)
+    for ticket in tickets:
+        ticket.done.wait()
+    return np.array([ticket.latency_s for ticket in tickets])
+
+
+def opponent(loaded: Loaded, trace: Trace) -> Floats:
+    """Latencies of request-level batching: the whole loop for a group of equal step counts."""
+    waiting: deque[int] = deque()
+    arrived = threading.Condition()
+    ended = np.full(len(trace.steps), np.nan)
+    begun = time.perf_counter()
+
+    def feed() -> None:
+        for index, due in enumerate(trace.due_s):
+            time.sleep(max(0.0, begun + due - time.perf_counter()))
+            with arrived:
+                waiting.append(index)
+                arrived.notify()
+
+    feeder = threading.Thread(target=feed)
+    feeder.start()
+    for _ in range(len(trace.steps)):
+        with arrived:
+            while not waiting and np.isnan(ended).any():
+                arrived.wait(0.1)
+            if not waiting:
+                break
+            steps = trace.steps[waiting[0]]
+            group = [i for i in waiting if trace.steps[i] == steps][:MAX_ROWS]
+            for index in group:
+                waiting.remove(index)
+        pipeline(loaded, len(group), int(steps))
+        ended[group] = time.perf_counter() - begun
+    feeder.join()
+    return ended - trace.due_s
+
+
+def pipeline(loaded: Loaded, rows: int, steps: int) -> torch.Tensor:
+    """A plain DDIM loop: the network on bound buffers and a two-term update."""
+    binding = loaded.network.binding(())
+    x = torch.randn(rows, *loaded.model.spec.data.shape)
+    binding.inputs["label"][:rows] = 10
+    for step in range(steps):
+        binding.inputs["x"][:rows].copy_(x)
+        binding.inputs["t"][:rows] = float(steps - step)
+        binding.run(rows)
+        x = torch.clamp(0.999 * x - 0.01 * binding.outputs["prediction"][:rows], -4, 4)
+    return x
+
+
+def ideal(trace: Trace, costs: Costs) -> Floats:
+    """A server without overhead: every tick runs up to 64 rows, least remaining work first."""
+    left = trace.steps.astype(np.int64).copy()
+    ended = np.full(len(left), np.nan)
+    now, nxt = 0.0, 0
+    active: list[int] = []
+    while nxt < len(left) or active:
+        if not active:
+            now = max(now, float(trace.due_s[nxt]))
+        while nxt < len(left) and trace.due_s[nxt] <= now:
+            active.append(nxt)
+            nxt += 1
+        chosen = sorted(active, key=lambda i: int(left[i]))[:MAX_ROWS]
+        now += costs.run_s(len(chosen))
+        left[chosen] -= 1
+        for index in [i for i in chosen if left[i] == 0]:
+            ended[index] = now
+            active.remove(index)
+    return ended - trace.due_s
+
+
+def figures(trace: Trace, costs: Costs, ours: Floats, theirs: Floats, best: Floats) -> list[Figure]:
+    """The ratios that the targets are about."""
+    alone = trace.steps * costs.run_s(1)
+    short = trace.steps == 10
+    spans = _span(trace, theirs) / _span(trace, ours)
+
+    def most(name: str, value: float, target: float) -> Figure:
+        return Figure(TITLE, name, value, target, "at most", "x", NOTE)
+
+    return [
+        Figure(TITLE, "throughput (theirs to the last answer, over ours)", spans, 1.0, "at least", "x", NOTE),
+        most("mean latency", float(ours.mean() / theirs.mean()), 0.5),
+        most("95th percentile", p95(ours) / p95(theirs), 0.73),
+        most("95th percentile of slowdown", p95(ours / alone) / p95(theirs / alone), 0.2),
+        most("95th percentile of the 10-step requests", p95(ours[short]) / p95(theirs[short]), 0.125),
+        most("mean latency over an ideal simulation's", float(ours.mean() / best.mean()), 1.2),
+    ]
+
+
+def p95(values: Floats) -> float:
+    """The 95th percentile."""
+    return float(np.percentile(values, 95))
+
+
+def _span(trace: Trace, latency: Floats) -> float:
+    return float((trace.due_s + latency).max())
