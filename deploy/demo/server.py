@@ -71,10 +71,10 @@ def wait_until_ready(target: str, process: subprocess.Popen[bytes]) -> None:
                 raise RuntimeError(f"the server ended with status {process.returncode} before it was ready")
             with contextlib.suppress(PxserveError):
                 models = client.list_models()
-                failed = [model for model in models if model.state == "FAILED"]
+                failed = [model for model in models if model.state == "failed"]
                 if failed:
                     raise RuntimeError(f"{failed[0].name}: {failed[0].state_message}")
-                if models and all(model.state == "READY" for model in models):
+                if models and all(model.state == "ready" for model in models):
                     return
             time.sleep(0.05)
     raise RuntimeError(f"the server was not ready within {START_TIMEOUT_S} s")

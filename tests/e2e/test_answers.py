@@ -23,7 +23,7 @@ def test_the_server_is_ready_within_ten_seconds(server: Running) -> None:
 def test_nine_models_are_ready(client: Client) -> None:
     models = client.list_models()
     assert {model.name for model in models} == {*IMAGE_MODELS, *TEXT_MODELS}
-    assert {model.state for model in models} == {"READY"}
+    assert {model.state for model in models} == {"ready"}
 
 
 @pytest.mark.parametrize("name", [*IMAGE_MODELS, *TEXT_MODELS])
