@@ -154,7 +154,7 @@ def _streamed(result: results.Result, options: Options) -> list[Event]:
 
 def drawn(spec: ModelSpec, seed: int, row: int) -> Array:
     """One row as a function of seed and row number alone."""
-    generator = np.random.Generator(np.random.Philox(key=[seed % 2**64, row]))
+    generator = np.random.Generator(np.random.Philox(key=np.array([seed, row], np.uint64)))
     shape = tuple(spec.data.max_length if size == -1 else size for size in spec.data.shape)
     if spec.data.levels:
         return generator.integers(0, min(spec.data.levels, 256), shape).astype(spec.data.dtype)
