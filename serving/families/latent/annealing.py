@@ -5,8 +5,10 @@ q0 = p(z), or an encoder's posterior). In standardised coordinates u, where q0 i
 rotates (u, momentum), which conserves their joint law, kicks the momentum by b grad g where a gradient is
 known, and is accepted by exact energies: Hamiltonian Monte Carlo by splitting (Beskos et al. 2011), which
 without gradient and with one leap is preconditioned Crank-Nicolson (Cotter et al. 2013). Both leave f_b
-invariant, so the mean of exp(log_weight) is unbiased for p(x) whatever the angles of rotation, so long as
-they were chosen without the scored draws: a pilot run with noise of its own chooses them per row.
+invariant, so the mean of exp(log_weight) is unbiased for p(x) whatever the temperatures and the angles of
+rotation, so long as they were chosen without the scored draws: a pilot run with noise of its own chooses
+them per row. Its temperatures are spaced evenly in thermodynamic length, the integral of the standard
+deviation of g over b (Gelman and Meng 1998), which is where the variance of the weights comes from.
 """
 
 from __future__ import annotations
@@ -28,6 +30,7 @@ PILOT_FIRST = 1 << 20  # particle numbers of the pilot, out of reach of scored c
 SHARPNESS = 4.0  # of the sigmoid of temperatures (Wu et al. 2017, section 4)
 SMALLEST_ANGLE = 1e-3
 ADAPTATION = 0.7  # of ln(angle) per unit of acceptance
+PILOT_SHARE = 0.8  # of the spacing of temperatures; the rest keeps the sigmoid's
 
 
 class Target(ABC):
@@ -61,26 +64,35 @@ def temperatures(steps: int) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Annealer:
-    """AIS of one request: ``steps`` temperatures, angles [rows, steps] fixed before any scored draw."""
+    """AIS of one request: temperatures [rows, steps + 1] and angles [rows, steps], float64."""
 
     target: Target
-    steps: int
+    betas: torch.Tensor
     angles: torch.Tensor
+
+    @property
+    def steps(self) -> int:
+        """Temperatures after the first."""
+        return self.angles.shape[1]
 
     @classmethod
     def tuned(cls, run: Run, target: Target, steps: int) -> Steps[Annealer]:
-        """With the angles of a pilot run."""
+        """With the temperatures and angles that a pilot run, of noise of its own, finds fit."""
         largest = 0.5 * math.pi / target.leaps
         angles = torch.full((run.rows, steps), largest, dtype=torch.float64, device=run.device)
-        annealer = cls(target, steps, angles)
+        betas = torch.from_numpy(temperatures(steps)).to(run.device).expand(run.rows, -1)
+        pilot = cls(target, betas, angles)
         lanes = Lanes.of(run.request, PILOT_CHAINS, run.device, first=PILOT_FIRST)
-        chains = yield from annealer.start(lanes)
+        chains = yield from pilot.start(lanes)
+        spreads = np.empty((run.rows, steps))
         for step in range(steps):
-            chains, accepted = yield from annealer.advance(chains, lanes, step)
+            spreads[:, step] = chains.g.reshape(run.rows, PILOT_CHAINS).cpu().numpy().std(axis=1)
+            chains, accepted = yield from pilot.advance(chains, lanes, step)
             excess = accepted.reshape(run.rows, PILOT_CHAINS).mean(dim=1) - target.acceptance
             following = angles[:, step] * torch.exp(ADAPTATION * excess)
             angles[:, min(step + 1, steps - 1)] = following.clamp(SMALLEST_ANGLE, largest)
-        return annealer
+        found = _respaced(temperatures(steps), spreads, angles.log().cpu().numpy())
+        return cls(target, *(torch.from_numpy(part).to(run.device) for part in found))
 
     def run(self, lanes: Lanes) -> Steps[Chains]:
         """All temperatures; the last move is at temperature 1, so ``u`` follows the posterior by weight."""
@@ -97,9 +109,8 @@ class Annealer:
 
     def advance(self, chains: Chains, lanes: Lanes, step: int) -> Steps[tuple[Chains, torch.Tensor]]:
         """Weigh by the next temperature, then one move there; also the probability of acceptance."""
-        betas = temperatures(self.steps)
-        beta = float(betas[step + 1])
-        log_weight = chains.log_weight + (beta - float(betas[step])) * chains.g
+        beta = self.betas[lanes.owner, step + 1]
+        log_weight = chains.log_weight + (beta - self.betas[lanes.owner, step]) * chains.g
         angle = self.angles[lanes.owner, step].unsqueeze(1)
         momentum = lanes.normal(STREAM_STEP, step + 1, self.target.dims).double()
         before = row_sum(0.5 * (chains.u.square() + momentum.square())) - beta * chains.g
@@ -111,17 +122,35 @@ class Annealer:
         return Chains(kept.u, kept.g, kept.gradient, log_weight), log_ratio.clamp_max(0.0).exp()
 
     def _leap(
-        self, chains: Chains, momentum: torch.Tensor, angle: torch.Tensor, beta: float, lanes: Lanes
+        self, chains: Chains, momentum: torch.Tensor, angle: torch.Tensor, beta: torch.Tensor, lanes: Lanes
     ) -> Steps[tuple[Chains, torch.Tensor]]:
         """``leaps`` times: half a kick, a rotation, half a kick; reversible, and keeps volume."""
         u, g, gradient = chains.u, chains.g, chains.gradient
+        kick = 0.5 * beta.unsqueeze(1) * angle
         cosine, sine = torch.cos(angle), torch.sin(angle)
         for _ in range(self.target.leaps):
-            momentum = _kick(momentum, gradient, 0.5 * beta * angle)
+            momentum = _kick(momentum, gradient, kick)
             u, momentum = cosine * u + sine * momentum, cosine * momentum - sine * u
             g, gradient = yield from self.target.evaluate(u, lanes)
-            momentum = _kick(momentum, gradient, 0.5 * beta * angle)
+            momentum = _kick(momentum, gradient, kick)
         return Chains(u, g, gradient, chains.log_weight), momentum
+
+
+def _respaced(
+    betas: np.ndarray, spreads: np.ndarray, log_angles: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Temperatures even in length given spreads of g [rows, steps] at betas[:-1], and the angles there."""
+    steps = len(betas) - 1
+    even = np.linspace(0.0, 1.0, steps + 1)
+    spaced, angles = np.empty((len(spreads), steps + 1)), np.empty((len(spreads), steps))
+    for row, spread in enumerate(spreads):
+        length = np.concatenate([[0.0], np.cumsum(spread * np.diff(betas))])
+        share = PILOT_SHARE if np.isfinite(length[-1]) and length[-1] > 0.0 else 0.0
+        progress = share * length / (length[-1] if share else 1.0) + (1.0 - share) * even
+        spaced[row] = np.interp(even, progress, betas)
+        angles[row] = np.exp(np.interp(spaced[row, 1:], betas[1:], log_angles[row]))
+    spaced[:, 0], spaced[:, -1] = 0.0, 1.0
+    return spaced, angles
 
 
 def evaluations(steps: int, leaps: int, chains: int) -> int:

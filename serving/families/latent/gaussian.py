@@ -43,6 +43,11 @@ class DiagonalGaussian:
         """The Gaussians of the given rows, one per lane."""
         return DiagonalGaussian(self.mean[owner], self.std[owner])
 
+    def widened(self, factor: float) -> DiagonalGaussian:
+        """Standard deviations times a factor, though not beyond the prior's."""
+        wide = torch.maximum(self.std, (factor * self.std).clamp_max(1.0))
+        return DiagonalGaussian(self.mean, wide)
+
     def transport(self, noise: torch.Tensor) -> torch.Tensor:
         """Draws mean + std * noise, float32: what networks see is what densities are taken at."""
         return (self.mean + self.std * noise.double()).float()

@@ -35,6 +35,10 @@ class ObservationModel(ABC):
         """ln p(x_i | z) per element in data space, float64 [lanes, *shape]."""
 
     @abstractmethod
+    def slopes(self, outputs: Tensors, x: torch.Tensor) -> dict[str, torch.Tensor]:
+        """d ln p(x_i | z) / d output by output name, float64, shaped like the outputs."""
+
+    @abstractmethod
     def moments(self, outputs: Tensors) -> tuple[torch.Tensor, torch.Tensor]:
         """Mean and variance of x in model coordinates, float64 [lanes, *shape]."""
 
@@ -74,6 +78,11 @@ class Bernoulli(ObservationModel):
         logits = outputs["logits"].double()
         return torch.nn.functional.logsigmoid(torch.where(self.to_levels(x) > 0.5, logits, -logits))
 
+    def slopes(self, outputs: Tensors, x: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Level - P(1)."""
+        level = (self.to_levels(x) > 0.5).double()
+        return {"logits": level - torch.sigmoid(outputs["logits"].double())}
+
     def moments(self, outputs: Tensors) -> tuple[torch.Tensor, torch.Tensor]:
         """P(1) and P(1) (1 - P(1)), as levels."""
         p = torch.sigmoid(outputs["logits"].double())
@@ -102,6 +111,12 @@ class Gaussian(ObservationModel):
         mean, std = self._parameters(outputs)
         inside = -0.5 * ((x.double() - mean) / std).square() - std.log() - HALF_LOG_2PI
         return inside + self.scale.abs().log().to(mean.device)
+
+    def slopes(self, outputs: Tensors, x: torch.Tensor) -> dict[str, torch.Tensor]:
+        """r / std and r^2 - 1 for the standardised residual r."""
+        mean, std = self._parameters(outputs)
+        residual = (x.double() - mean) / std
+        return {"mean": residual / std, "log_scale": residual.square() - 1.0}
 
     def moments(self, outputs: Tensors) -> tuple[torch.Tensor, torch.Tensor]:
         """As given."""
@@ -139,6 +154,20 @@ class DiscretizedLogistic(ObservationModel):
         inside = up + down + torch.log(-torch.expm1(-1.0 / scale))
         return torch.where(level <= 0, up, torch.where(level >= self.space.levels - 1, down, inside))
 
+    def slopes(self, outputs: Tensors, x: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Of ln sigmoid(a) + ln sigmoid(-b) + ln(1 - e^(b - a)); open ends keep the term of their edge."""
+        mean, scale = self._in_levels(outputs)
+        level = torch.round(self.to_levels(x))
+        above, below = (level + 0.5 - mean) / scale, (level - 0.5 - mean) / scale
+        lowest, highest = level <= 0, level >= self.space.levels - 1
+        up = torch.where(highest, 0.0, torch.sigmoid(-above))
+        down = torch.where(lowest, 0.0, torch.sigmoid(below))
+        width = torch.where(lowest | highest, 0.0, (1.0 / scale) / torch.expm1(1.0 / scale))
+        return {
+            "mean": (down - up) / scale / self.scale.to(mean.device),
+            "log_scale": below * down - above * up - width,
+        }
+
     def moments(self, outputs: Tensors) -> tuple[torch.Tensor, torch.Tensor]:
         """E X = sum_l P(X >= l) and E X^2 = sum_l (2 l - 1) P(X >= l) over levels l >= 1."""
         mean, scale = self._in_levels(outputs)
@@ -170,6 +199,12 @@ class Categorical(ObservationModel):
         log_p = torch.log_softmax(outputs["logits"].double(), dim=1)
         level = torch.round(self.to_levels(x)).clamp(0, self.space.levels - 1).long()
         return log_p.gather(1, level.unsqueeze(1)).squeeze(1)
+
+    def slopes(self, outputs: Tensors, x: torch.Tensor) -> dict[str, torch.Tensor]:
+        """One-hot minus softmax."""
+        p = torch.softmax(outputs["logits"].double(), dim=1)
+        level = torch.round(self.to_levels(x)).clamp(0, self.space.levels - 1).long()
+        return {"logits": torch.zeros_like(p).scatter_(1, level.unsqueeze(1), 1.0) - p}
 
     def moments(self, outputs: Tensors) -> tuple[torch.Tensor, torch.Tensor]:
         """Of the level."""

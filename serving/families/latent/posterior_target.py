@@ -82,15 +82,19 @@ class Decoder:
     def _cotangents(
         self, raw: Tensors, x: torch.Tensor, mask: torch.Tensor | None
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        with torch.inference_mode(False), torch.enable_grad():
-            leaves = {name: value.clone().double().requires_grad_() for name, value in raw.items()}
-            value = row_sum(masked(self.observation.log_prob(self._named(leaves), x.clone()), mask))
-            gradients = torch.autograd.grad(value.sum(), list(leaves.values()), allow_unused=True)
-        found = zip(leaves.items(), gradients, strict=True)
-        return value.detach(), {
-            name: (torch.zeros_like(leaf) if gradient is None else gradient).detach().float()
-            for (name, leaf), gradient in found
-        }
+        names = dict(self.renamed)
+        outputs = self._named(raw)
+        value = row_sum(masked(self.observation.log_prob(outputs, x), mask))
+        slopes = self.observation.slopes(outputs, x)
+        found = {}
+        for name, output in raw.items():
+            slope = slopes.get(names.get(name, name))
+            if slope is None:
+                found[name] = torch.zeros_like(output)
+                continue
+            aligned = mask if mask is None or slope.dim() == mask.dim() else mask.unsqueeze(1)
+            found[name] = masked(slope, aligned).sum_to_size(output.shape).float()
+        return value, found
 
     def _inputs(self, z: torch.Tensor) -> dict[str, torch.Tensor]:
         return {"latent": z.float().reshape(-1, *self.latent_shape)}

@@ -30,6 +30,8 @@ from serving.families.latent.vae_model import Proposal, VaeModel, proposal_rows
 from serving.families.request import Request
 from serving.families.result import LikelihoodKind, Result, Scored
 
+# Of the encoder's standard deviations: a base that is too narrow misses mass, a wide one costs little.
+WIDENING = 2.0
 SAMPLES = Parameter("importance_samples", "int", 64, 1, 100_000)
 CHAINS = Parameter("importance_samples", "int", 16, 1, 10_000)
 TEMPERATURES = Parameter("steps", "int", 100, 1, 100_000)
@@ -97,7 +99,7 @@ def _ais(model: VaeModel) -> Steps[Scored]:
     base = DiagonalGaussian.prior(run.rows, model.dims, run.device)
     if run.request.method == "ais":
         proposal: Proposal = yield from model.proposal()
-        base = proposal.posterior
+        base = proposal.posterior.widened(WIDENING)
     target = PosteriorTarget(model.decoder, base, run.x(), run.observed)
     annealer = yield from Annealer.tuned(run, target, run.integer("steps"))
 
