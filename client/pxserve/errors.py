@@ -87,7 +87,7 @@ class FailedCall(Protocol):
 
 def from_call(call: FailedCall) -> PxserveError:
     """The typed error of a failed call; details that do not parse are left out."""
-    trailing = dict(call.trailing_metadata() or ())
+    trailing = dict(iter(call.trailing_metadata() or ()))
     status = _status(trailing.get(STATUS_DETAILS))
     info, bad, retry = (
         _unpack(status, error_details_pb2.ErrorInfo()),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
 from collections.abc import Iterator
 from concurrent import futures
@@ -111,7 +112,9 @@ class Script:
     metadata: list[dict[str, str]] = field(default_factory=list)
     failures: deque[Failure] = field(default_factory=deque)
     deadline_s: list[float] = field(default_factory=list)
+    lookup_s: float = 0.0  # how long GetModel takes
     hold: threading.Event | None = None  # answers wait for it
+    arrived: threading.Event = field(default_factory=threading.Event)
     cancelled: threading.Event = field(default_factory=threading.Event)
 
     def last(self, kind: type[Any]) -> Any:
@@ -128,6 +131,7 @@ class Script:
             abort(context, self.failures.popleft())
         if self.hold is not None and not isinstance(request, model_service_pb2.GetModelRequest):
             context.add_callback(self.cancelled.set)
+            self.arrived.set()
             self.hold.wait(10)
 
 
@@ -307,6 +311,7 @@ class Models(model_service_pb2_grpc.ModelServiceServicer):
 
     def GetModel(self, request: Any, context: Any) -> model_service_pb2.GetModelResponse:  # noqa: N802
         self.script.receive(request, context)
+        time.sleep(self.script.lookup_s)
         model = {"digits": DIGITS, "text": TEXT}.get(request.model)
         if model is None:
             info = error_details_pb2.ErrorInfo(reason="MODEL_NOT_FOUND")
@@ -331,7 +336,9 @@ class Models(model_service_pb2_grpc.ModelServiceServicer):
 
 def start(script: Script) -> tuple[grpc.Server, str]:
     """Serve on a free port of this machine; returns the server and its address."""
-    server = grpc.server(futures.ThreadPoolExecutor(max_workers=4))
+    server = grpc.server(
+        futures.ThreadPoolExecutor(max_workers=4), options=[("grpc.max_receive_message_length", -1)]
+    )
     generative_service_pb2_grpc.add_GenerativeServiceServicer_to_server(Generative(script), server)
     model_service_pb2_grpc.add_ModelServiceServicer_to_server(Models(script), server)
     port = server.add_insecure_port("127.0.0.1:0")
