@@ -146,7 +146,7 @@ def _embed(writer: _Writer, decoder: Decoder) -> str:
 
 def _positions(writer: _Writer, max_length: int) -> str:
     """seqlens_k + 1 - new + (0 .. new - 1), kept inside the table for slots that hold nothing."""
-    zero, one = writer.constant("zero", np.int64(0)), writer.constant("one", np.int64(1))
+    zero, one = writer.constant("zero", np.array(0)), writer.constant("one", np.array(1))
     writer.node("Shape", ["tokens"], "new_axis", start=1, end=2)
     new = writer.node("Squeeze", ["new_axis"], "new")
     steps = writer.node("Range", [zero, new, one], "steps")
@@ -158,7 +158,7 @@ def _positions(writer: _Writer, max_length: int) -> str:
         [
             writer.node("Add", [column, steps], "unclipped"),
             zero,
-            writer.constant("end", np.int64(max_length - 1)),
+            writer.constant("end", np.array(max_length - 1)),
         ],
         "positions",
     )
@@ -220,7 +220,7 @@ def _mlp(writer: _Writer, name: str, mlp: Mlp, x: str) -> str:
 
 
 def _cache_values(decoder: Decoder, when: str) -> list[onnx.ValueInfoProto]:
-    shape = ["rows", decoder.kv_heads, decoder.max_length, decoder.head_dim]
+    shape: list[str | int | None] = ["rows", decoder.kv_heads, decoder.max_length, decoder.head_dim]
     element = helper.np_dtype_to_tensor_dtype(decoder.token.dtype)
     names = [f"{when}_{part}_{i}" for i in range(len(decoder.blocks)) for part in ("key", "value")]
     return [helper.make_tensor_value_info(name, element, shape) for name in names]

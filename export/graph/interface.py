@@ -9,7 +9,7 @@ import onnx
 from onnx import TensorProto
 from torch import Tensor
 
-_ONNX_DTYPES = {
+_ONNX_DTYPES: dict[int, str] = {
     TensorProto.BOOL: "bool",
     TensorProto.UINT8: "uint8",
     TensorProto.INT32: "int32",

@@ -97,7 +97,7 @@ def strip(model: onnx.ModelProto) -> None:
 
 def _strip_graph(graph: onnx.GraphProto) -> None:
     for name in ("doc_string", "metadata_props", "value_info", "quantization_annotation"):
-        graph.ClearField(name)  # type: ignore[arg-type]
+        graph.ClearField(name)
     for value in (*graph.input, *graph.output, *graph.initializer):
         value.ClearField("doc_string")
         value.ClearField("metadata_props")

@@ -33,7 +33,7 @@ def export_torchscript(module: nn.Module, inputs: Mapping[str, Tensor], *, any_d
                 "x.new_zeros or device=x.device kept symbolic, or trace once per device"
             )
         buffer = io.BytesIO()
-        torch.jit.save(traced, buffer)  # type: ignore[no-untyped-call]
+        torch.jit.save(traced, buffer)
     return _without_locations(buffer.getvalue())
 
 

@@ -38,7 +38,7 @@ def cotangents(
 
 
 def vjp(module: nn.Module, inputs: int, index: int) -> Callable[..., tuple[Tensor, ...]]:
-    """A function of ``inputs`` inputs and the cotangents: the outputs, and the product for input ``index``."""
+    """A function of ``inputs`` inputs and the cotangents: the outputs, and the product for one input."""
 
     def product(*arguments: Tensor) -> tuple[Tensor, ...]:
         own = list(arguments[:inputs])

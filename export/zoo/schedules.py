@@ -14,7 +14,8 @@ def cosine_betas() -> npt.NDArray[np.float64]:
     """Nichol and Dhariwal 2021, eq. 17: abar_t = f(t) / f(0), f = cos^2, betas at most 0.999; [1000]."""
     t = np.arange(STEPS + 1, dtype=np.float64) / STEPS
     kept = np.cos((t + 0.008) / 1.008 * np.pi / 2) ** 2
-    return np.minimum(1.0 - kept[1:] / kept[:-1], 0.999)
+    betas: npt.NDArray[np.float64] = np.minimum(1.0 - kept[1:] / kept[:-1], 0.999)
+    return betas
 
 
 def geometric_sigmas() -> npt.NDArray[np.float64]:

@@ -29,12 +29,13 @@ class Residual(nn.Module):
 class Contract(nn.Module):
     """Images [rows, 1, 8, 8] -> vectors [rows, features]."""
 
-    def __init__(self, features: int, fine: int, coarse: int) -> None:
+    def __init__(self, features: int, fine: int, coarse: int, dropout: float = 0.0) -> None:
         super().__init__()
         self.conv_in = nn.Conv2d(1, fine, 3, padding=1)
         self.fine = Residual(fine)
         self.down = nn.Conv2d(4 * fine, coarse, 1)
         self.coarse = Residual(coarse)
+        self.dropout = nn.Dropout(dropout)
         self.out = nn.Linear(16 * coarse, features)
         self.activation = nn.SiLU()
 
@@ -42,17 +43,18 @@ class Contract(nn.Module):
         """``x`` in model coordinates."""
         fine = self.fine(self.conv_in(x))
         coarse = self.coarse(self.down(torch.pixel_unshuffle(fine, 2)))
-        out: Tensor = self.out(self.activation(coarse).flatten(1))
+        out: Tensor = self.out(self.dropout(self.activation(coarse).flatten(1)))
         return out
 
 
 class Expand(nn.Module):
     """Vectors [rows, features] -> images [rows, channels, 8, 8]."""
 
-    def __init__(self, features: int, channels: int, fine: int, coarse: int) -> None:
+    def __init__(self, features: int, channels: int, fine: int, coarse: int, dropout: float = 0.0) -> None:
         super().__init__()
         self.start = nn.Linear(features, 16 * coarse)
         self.coarse = Residual(coarse)
+        self.dropout = nn.Dropout(dropout)
         self.up = nn.Conv2d(coarse, 4 * fine, 1)
         self.fine = Residual(fine)
         self.conv_out = nn.Conv2d(fine, channels, 3, padding=1)
@@ -62,7 +64,7 @@ class Expand(nn.Module):
     def forward(self, latent: Tensor) -> Tensor:
         """Unbounded output."""
         coarse = self.coarse(self.start(latent).reshape(-1, self.width, 4, 4))
-        fine = self.fine(torch.pixel_shuffle(self.up(coarse), 2))
+        fine = self.fine(torch.pixel_shuffle(self.up(self.dropout(coarse)), 2))
         out: Tensor = self.conv_out(self.activation(fine))
         return out
 
@@ -100,7 +102,7 @@ class VaeEncoder(nn.Module):
 
     def __init__(self, latent: int = 16) -> None:
         super().__init__()
-        self.body = Contract(2 * latent, 24, 48)
+        self.body = Contract(2 * latent, 24, 48, dropout=0.3)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Log-variances lie in [-12, 4], so that no variance vanishes."""
@@ -113,7 +115,7 @@ class VaeDecoder(nn.Module):
 
     def __init__(self, latent: int = 16) -> None:
         super().__init__()
-        self.body = Expand(latent, 2, 24, 48)
+        self.body = Expand(latent, 2, 24, 48, dropout=0.2)
 
     def forward(self, latent: Tensor) -> tuple[Tensor, Tensor]:
         """Log-scales lie in [-5, 2] model units (a level is 0.125 wide: e^-5 is a twentieth of one)."""

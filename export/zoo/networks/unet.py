@@ -36,7 +36,8 @@ class ResidualBlock(nn.Module):
         h = self.conv_in(self.activation(self.norm_in(x)))
         h = h + self.shift(embedding)[:, :, None, None]
         h = self.conv_out(self.dropout(self.activation(self.norm_out(h))))
-        return self.skip(x) + h
+        out: Tensor = self.skip(x) + h
+        return out
 
 
 class SpatialAttention(nn.Module):
@@ -58,7 +59,8 @@ class SpatialAttention(nn.Module):
         query, key, value = packed[:, 0], packed[:, 1], packed[:, 2]  # [rows, heads, size, positions]
         weights = torch.softmax(query.transpose(2, 3) @ key / math.sqrt(size), dim=-1)
         mixed = value @ weights.transpose(2, 3)
-        return x + self.project(mixed.reshape(rows, channels, height, width))
+        out: Tensor = x + self.project(mixed.reshape(rows, channels, height, width))
+        return out
 
 
 class TimeEmbedding(nn.Module):

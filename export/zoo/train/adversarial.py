@@ -39,7 +39,8 @@ def discriminator_loss(network: Gan, real: Tensor, fake: Tensor) -> Tensor:
 
 def generator_loss(network: Gan, real: Tensor, fake: Tensor) -> Tensor:
     """The same pairing with the sides exchanged."""
-    return softplus(network.discriminator(real) - network.discriminator(fake)).mean()
+    loss: Tensor = softplus(network.discriminator(real) - network.discriminator(fake)).mean()
+    return loss
 
 
 def _decay(optimizer: torch.optim.Optimizer, step: int, recipe: Recipe) -> None:
@@ -84,7 +85,8 @@ def _invert(network: Gan, progress: Progress) -> nn.Module:
         recovered = network.encoder(network.generator(latent))
         encoded = network.encoder(batch[0])
         reconstruction = (network.generator(encoded) - batch[0]).square().mean()
-        return (recovered - latent).square().mean() + 2.0 * reconstruction + 0.01 * encoded.square().mean()
+        cost: Tensor = (recovered - latent).square().mean() + 2.0 * reconstruction
+        return cost + 0.01 * encoded.square().mean()
 
     data = (to_model(digits().train.images),)
     return fit(network.encoder, data, loss, ENCODER_RECIPE, lambda m, f: progress(m, 0.9 + 0.1 * f))

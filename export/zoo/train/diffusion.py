@@ -45,7 +45,8 @@ def epsilon_loss(network: nn.Module, batch: Batch, generator: torch.Generator) -
     signal = kept[step].sqrt().float()[:, None, None, None]
     sigma = (1.0 - kept[step]).sqrt().float()[:, None, None, None]
     prediction = network(signal * x + sigma * noise, step.float(), labels)
-    return (prediction - noise).square().mean()
+    loss: Tensor = (prediction - noise).square().mean()
+    return loss
 
 
 def flow_loss(network: nn.Module, batch: Batch, generator: torch.Generator) -> Tensor:
@@ -55,7 +56,8 @@ def flow_loss(network: nn.Module, batch: Batch, generator: torch.Generator) -> T
     noise = _noise(x, generator)
     s = time[:, None, None, None]
     prediction = network((1.0 - s) * x + s * noise, time, labels)
-    return (prediction - (noise - x)).square().mean()
+    loss: Tensor = (prediction - (noise - x)).square().mean()
+    return loss
 
 
 def score_loss(network: nn.Module, batch: Batch, generator: torch.Generator) -> Tensor:
@@ -72,7 +74,8 @@ def score_loss(network: nn.Module, batch: Batch, generator: torch.Generator) -> 
     noise = _noise(x, generator)
     error = network(x + sigma * noise, time) + noise / sigma
     weight = sigma.square() * (sigma.square() + SIGMA_DATA**2) / SIGMA_DATA**2
-    return (weight * error.square()).mean()
+    loss: Tensor = (weight * error.square()).mean()
+    return loss
 
 
 RECIPE = Recipe(steps=4500, rows=64, learning_rate=2e-3, averaging=0.998)

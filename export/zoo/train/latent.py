@@ -28,7 +28,8 @@ def negative_elbo(network: Vae, x: Tensor, generator: torch.Generator) -> Tensor
     mean, log_variance = network.encoder(x)
     latent = mean + torch.exp(0.5 * log_variance) * torch.randn(mean.shape, generator=generator)
     divergence = 0.5 * (mean.square() + log_variance.exp() - 1.0 - log_variance).sum(1)
-    return divergence - log_discretized_logistic(x, *network.decoder(latent)).flatten(1).sum(1)
+    cost: Tensor = divergence - log_discretized_logistic(x, *network.decoder(latent)).flatten(1).sum(1)
+    return cost
 
 
 def log_evidence(network: Vae, x: Tensor, samples: int, generator: torch.Generator) -> Tensor:
@@ -53,7 +54,7 @@ def train_digits_vae(progress: Progress) -> nn.Module:
     torch.manual_seed(7)
     network = Vae()
     data = (to_model(digits().train.images),)
-    recipe = Recipe(steps=5000, rows=64, learning_rate=2e-3, weight_decay=0.02, averaging=0.998)
+    recipe = Recipe(steps=2500, rows=64, learning_rate=2e-3, weight_decay=0.05, averaging=0.998)
     return fit(network, data, lambda b, g: _warm_elbo(network, b, g), recipe, progress)
 
 
@@ -62,11 +63,12 @@ def train_digits_autoencoder(progress: Progress) -> nn.Module:
     torch.manual_seed(8)
     network = Autoencoder()
 
-    def loss(batch: Batch, generator: torch.Generator) -> Tensor:
+    def denoising(batch: Batch, generator: torch.Generator) -> Tensor:
         latent = network.encoder(batch[0])
         noise = 0.1 * torch.randn(latent.shape, generator=generator)
         error = (network.decoder(latent + noise) - batch[0]).square().mean()
-        return error + 1e-3 * latent.square().mean()
+        loss: Tensor = error + 1e-3 * latent.square().mean()
+        return loss
 
-    recipe = Recipe(steps=4000, rows=64, learning_rate=2e-3, weight_decay=0.01, averaging=0.998)
-    return fit(network, (to_model(digits().train.images),), loss, recipe, progress)
+    recipe = Recipe(steps=3000, rows=64, learning_rate=2e-3, weight_decay=0.01, averaging=0.998)
+    return fit(network, (to_model(digits().train.images),), denoising, recipe, progress)

@@ -48,7 +48,7 @@ def sample_flow(network: nn.Module, labels: Tensor, steps: int, guidance: float,
 def sample_score(network: nn.Module, rows: int, steps: int, seed: int) -> Tensor:
     """Euler-Maruyama's exact-variance twin (ancestral) on a thinned geometric schedule; [rows, 1, 8, 8]."""
     generator = torch.Generator().manual_seed(seed)
-    sigmas = geometric_sigmas()[np.linspace(999, 0, steps).round().astype(int)]
+    sigmas = [float(s) for s in geometric_sigmas()[np.linspace(999, 0, steps).round().astype(int)]]
     x = sigmas[0] * torch.randn(rows, 1, 8, 8, generator=generator)
     for now, then in zip(sigmas, [*sigmas[1:], 0.0], strict=True):
         score = network(x.float(), torch.full((rows,), float(now)))
