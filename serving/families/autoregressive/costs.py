@@ -42,7 +42,8 @@ def _likelihood(alphabet: Alphabet, request: Request) -> int:
     partial = Partial.of(alphabet, request)
     if request.method == "smc":
         plan = evidence.round_plan(request, 0)
-        return int((plan.evaluations(partial) * evidence.rounds(request, plan, partial)).sum())
+        each = plan.evaluations(partial, alphabet.size)
+        return int((each * evidence.rounds(request, each)).sum())
     summed = enumeration.values(alphabet, partial.inner)[partial.gaps > 0]
     return request.rows + int(summed.sum())
 
@@ -51,9 +52,9 @@ def _inpaint(alphabet: Alphabet, request: Request) -> Rows:
     partial = Partial.of(alphabet, request)
     if request.method == "enumerate":
         return {"scorer": int(enumeration.values(alphabet, partial.missing).sum())}
-    particles = request.parameters.get("particles", 1) if request.method == "smc" else 1
+    particles = request.parameters.get("particles", 64) if request.method == "smc" else 1
     assert isinstance(particles, int)
     plan = Plan(request.completions, particles)
     copies = request.completions * (particles if request.parameters.get("moments") else 1)
     tails: Ids = np.where(partial.known_end > 0, partial.counts - partial.known_end, partial.counts)
-    return _both(alphabet, int(plan.evaluations(partial).sum()), int(tails.sum()) * copies)
+    return _both(alphabet, int(plan.evaluations(partial, alphabet.size).sum()), int(tails.sum()) * copies)

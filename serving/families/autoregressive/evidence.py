@@ -59,8 +59,7 @@ def estimate(alphabet: Alphabet, request: Request) -> Program:
     """Rounds of independent filters, until each row's standard error or budget is met."""
     partial = Partial.of(alphabet, request)
     estimates = _Estimates(request.rows)
-    plan = round_plan(request, 0)
-    budget = rounds(request, plan, partial)
+    budget = rounds(request, round_plan(request, 0).evaluations(partial, alphabet.size))
     answer = estimates.scored
     result: Scored | None = None
     open_rows = np.arange(request.rows)
@@ -83,7 +82,7 @@ def _round(
     for row, evidence in zip(rows.tolist(), filters.log_evidence, strict=True):
         estimates.found[row] += evidence.tolist()
     estimates.ess[rows] += filters.least_ess.sum(axis=1)
-    estimates.evaluations[rows] += plan.evaluations(part)
+    estimates.evaluations[rows] += filters.evaluations
 
 
 def _unmet(request: Request, result: Scored, budget: Ids, done: int) -> Ids:
@@ -101,11 +100,11 @@ def round_plan(request: Request, number: int) -> Plan:
     return Plan(FILTERS, max(1, math.ceil(samples / FILTERS)), first=number * FILTERS)
 
 
-def rounds(request: Request, plan: Plan, partial: Partial) -> Ids:
-    """Rounds that each row may take, at least one [rows]."""
+def rounds(request: Request, each: Ids) -> Ids:
+    """Rounds that each row may take, at least one [rows]; ``each``: network rows of a round."""
     if request.parameters.get("target_standard_error") is None:
         return np.ones(request.rows, np.int64)
     most = request.parameters.get("max_network_evaluations")
     if not isinstance(most, int):
         return np.full(request.rows, MOST_ROUNDS)
-    return np.maximum(1, most // plan.evaluations(partial))
+    return np.maximum(1, most // each)

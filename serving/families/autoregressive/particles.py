@@ -5,7 +5,8 @@ weight by its conditional probability (Naesseth, Lindsten and Schoen 2019, secti
 where the effective sample size falls below half. The product of mean weights is an unbiased estimate of
 p(x_observed); weighted particles converge to p(x_missing | x_observed).
 
-A run of consecutive observed symbols costs one evaluation together with the unknown that follows it.
+A run of consecutive observed symbols costs one evaluation together with the unknown that follows it;
+particles of a row that agree so far share their evaluation.
 """
 
 from __future__ import annotations
@@ -41,9 +42,11 @@ class Plan:
         number = (self.first + np.arange(self.filters))[:, None] * self.particles + np.arange(self.particles)
         return np.broadcast_to(number, (rows, self.filters, self.particles))
 
-    def evaluations(self, partial: Partial) -> Ids:
-        """Network rows of each row [rows]."""
-        return np.asarray(1 + partial.inner.sum(axis=1) * self.filters * self.particles)
+    def evaluations(self, partial: Partial, symbols: int) -> Ids:
+        """Network rows of each row [rows], at most: as many as particles can differ."""
+        gaps = np.arange(int(partial.gaps.max(initial=0)) + 1)
+        each = np.minimum(float(symbols) ** np.minimum(gaps, 64), self.filters * self.particles)
+        return np.asarray(np.cumsum(each)[partial.gaps], np.int64)
 
 
 @dataclass
@@ -51,7 +54,8 @@ class Filters:
     """Particles of every row: ``symbols`` [rows, filters, particles, length], ``log_weight`` [.., particles].
 
     ``log_evidence`` [rows, filters]: log of the unbiased estimates. ``least_ess`` [rows, filters]: the
-    smallest effective sample size on the way. ``index``: numbers of the particles.
+    smallest effective sample size on the way. ``index``: numbers of the particles. ``evaluations``
+    [rows]: network rows so far.
     """
 
     symbols: Ids
@@ -59,6 +63,7 @@ class Filters:
     log_evidence: Floats
     least_ess: Floats
     index: Ids
+    evaluations: Ids
 
     @classmethod
     def start(cls, partial: Partial, plan: Plan) -> Filters:
@@ -69,7 +74,8 @@ class Filters:
         )
         evidence = np.zeros((rows, plan.filters))
         full = np.full((rows, plan.filters), float(plan.particles))
-        return cls(symbols.copy(), np.zeros((rows, *shape)), evidence, full, plan.indices(rows))
+        weights, none = np.zeros((rows, *shape)), np.zeros(rows, np.int64)
+        return cls(symbols.copy(), weights, evidence, full, plan.indices(rows), none)
 
 
 def run_filters(
@@ -119,8 +125,11 @@ class _Run:
             begin = np.repeat(sequences.begin, each)
             sequences = Sequences(begin, symbols.reshape(len(begin), -1))
             scored, position = np.repeat(scored, each, axis=0), np.repeat(position, each)
-        found = yield from conditionals(self.alphabet, sequences, scored, position)
-        return row_sums(found.log_prob).reshape(shape), found.law.reshape(*shape, -1)
+        first, back = distinct(np.repeat(rows, len(sequences) // len(rows)), sequences.symbols)
+        np.add.at(self.filters.evaluations, rows[first // (len(sequences) // len(rows))], 1)
+        part = sequences.take(first)
+        found = yield from conditionals(self.alphabet, part, scored[first], position[first])
+        return row_sums(found.log_prob)[back].reshape(shape), found.law[back].reshape(*shape, -1)
 
     def _weigh(self, rows: Ids, gain: Floats, prefix: bool) -> None:
         """A prefix is common to all particles: it belongs to the evidence at once."""
@@ -176,6 +185,16 @@ def without_end(alphabet: Alphabet, law: Floats) -> tuple[Floats, Floats]:
     closed = law.copy()
     closed[..., end] = -np.inf
     return closed, np.asarray(kept)
+
+
+def distinct(row: Ids, symbols: Ids) -> tuple[Ids, Ids]:
+    """Particles of a row often agree so far: the first of each kind, and of which kind each one is."""
+    if len(np.unique(row)) == len(row):
+        return np.arange(len(row)), np.arange(len(row))
+    _, first, back = np.unique(
+        np.column_stack([row, symbols]), axis=0, return_index=True, return_inverse=True
+    )
+    return first, back.reshape(-1)
 
 
 def systematic(log_weight: Floats, uniform: Floats) -> Ids:

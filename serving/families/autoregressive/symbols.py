@@ -16,7 +16,7 @@ from serving.families.request import Array, Request
 Ids = NDArray[np.int64]
 Flags = NDArray[np.bool_]
 
-WIDTH_STEP = 32  # causal networks run on prefixes of these lengths, so that few widths occur
+WIDTHS = 8  # causal networks run on prefixes of at most this many lengths, multiples of 8
 
 
 class Alphabet:
@@ -29,6 +29,7 @@ class Alphabet:
         self.length = spec.data.elements  # of a row, at most
         self.size = self.section.vocabulary
         self.variable = spec.data.variable
+        self.step = -(-self.length // (8 * WIDTHS)) * 8
         self.cached = "decoder" in spec.components
 
     def begin(self, request: Request) -> Ids:
@@ -65,7 +66,7 @@ class Alphabet:
         """Network width for each row that needs ``needed`` predictions: a function of the row alone."""
         if not self.section.shifted_input:
             return np.full_like(needed, self.length)
-        return np.minimum(-(-needed // WIDTH_STEP) * WIDTH_STEP, self.length)
+        return np.minimum(-(-needed // self.step) * self.step, self.length)
 
     def network_input(self, begin: Ids, symbols: Ids, width: int) -> Ids:
         """[rows, width] int64 as the scorer reads it, whose output i predicts symbol i."""
