@@ -16,7 +16,8 @@ from serving.families.diffusion.process import Floats, Levels
 
 def fresh_variance(here: Levels, after: Levels) -> Floats:
     """sigma^2 - (alpha/alpha')^2 sigma'^2: what the forward process adds between two levels."""
-    return np.asarray(here.sigma**2 - (here.alpha / after.alpha) ** 2 * after.sigma**2, np.float64)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.asarray(here.sigma**2 - (here.alpha / after.alpha) ** 2 * after.sigma**2, np.float64)
 
 
 def posterior_variance(here: Levels, after: Levels) -> Floats:
@@ -27,7 +28,7 @@ def posterior_variance(here: Levels, after: Levels) -> Floats:
 def ddim(levels: Levels, eta: float = 0.0) -> Lines:
     """Song, Meng and Ermon 2021 (DDIM): eta 0 deterministic, eta 1 the ancestral sampler."""
     here, after = levels[:-1], levels[1:]
-    d = eta * np.sqrt(posterior_variance(here, after))
+    d = eta * np.sqrt(posterior_variance(here, after)) if eta else np.zeros_like(here.sigma)
     a = np.sqrt(np.maximum(after.sigma**2 - d**2, 0.0)) / here.sigma
     return Lines(here, after, a, after.alpha - here.alpha * a, d)
 
