@@ -20,7 +20,7 @@ def lerp(start: torch.Tensor, end: torch.Tensor, points: int) -> torch.Tensor:
 def slerp(start: torch.Tensor, end: torch.Tensor, points: int) -> torch.Tensor:
     """Great-circle weights (Shoemake 1985; White 2016 for latents), which keep the norms that N(0, I) has.
 
-    Nearly parallel or opposite latents, where the circle is not defined, take the straight line.
+    Nearly parallel, opposite or vanishing latents, which no circle joins, take the straight line.
     """
     t = fractions(points, start.device)[None, :, None]
     a, b = start.double().unsqueeze(1), end.double().unsqueeze(1)
@@ -29,7 +29,7 @@ def slerp(start: torch.Tensor, end: torch.Tensor, points: int) -> torch.Tensor:
     angle = torch.arccos(cosine.clamp(-1.0, 1.0))
     sine = torch.sin(angle)
     circle = (torch.sin((1.0 - t) * angle) * a + torch.sin(t * angle) * b) / sine.clamp_min(1e-300)
-    return torch.where(sine > 1e-6, circle, (1.0 - t) * a + t * b).float()
+    return torch.where((sine > 1e-6) & (norms > 1e-12), circle, (1.0 - t) * a + t * b).float()
 
 
 PATHS = {"slerp": slerp, "lerp": lerp}

@@ -9,7 +9,7 @@ from serving.errors import FailedPrecondition
 from serving.families.calibration import Calibration
 from serving.families.drive import Network
 from serving.families.latent.autoencoder import AutoencoderFamily
-from serving.families.request import Operation
+from serving.families.request import Operation, Request
 from serving.families.result import Anomalies, Completed, CompletionKind, Encoded, Interpolated, Reconstructed
 from serving.families.rows import Tensors
 from tests.analytic.latent.closed_form import B, W, X, ask, component, model_spec, repeated, vector_space
@@ -103,8 +103,6 @@ def test_codes_of_a_projection_are_idempotent_and_walk_straight() -> None:
 def test_there_is_no_density(operation: Operation) -> None:
     capability = next(c for c in FAMILY.capabilities() if c.operation is operation)
     assert not capability.supported
-    from serving.families.request import Request
-
     with pytest.raises(FailedPrecondition, match="defines no p") as caught:
         FAMILY.program(Request(operation, "", {}, 0, 0, 1))
     assert caught.value.reason == "OPERATION_UNDEFINED"
