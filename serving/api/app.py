@@ -59,7 +59,7 @@ class App:
     """One serving process. ``start``, then ``run`` until ``stop`` is set, then ``shut_down``."""
 
     def __init__(self, config: Config, engine: StoppableEngine, metrics: Metrics, read: ReadPackage) -> None:
-        self.port = 0
+        self.metrics_port = 0
         self.repository = Repository(Path(config.models), engine, read, self._changed)
         self.stop = asyncio.Event()
         self._config = config
@@ -125,7 +125,8 @@ class App:
             return
         host, _, port = self._config.metrics.rpartition(":")
         try:
-            self._metrics.serve(host, int(port))
+            http, _ = self._metrics.serve(host, int(port))
+            self.metrics_port = http.server_port
         except OSError as error:
             raise ConfigError(f"metrics: cannot serve on {self._config.metrics}: {error}") from error
 

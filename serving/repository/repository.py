@@ -107,7 +107,7 @@ class Repository:
         """Load every version of the folder; returns when each is READY or FAILED."""
         self._scan()
         keys = sorted(self._versions, key=lambda key: (-key.version, key.name))
-        await asyncio.gather(*(self._begin(key, self._load(key)) for key in keys))
+        await asyncio.gather(*(self._begin(key, State.LOADING, self._load(key)) for key in keys))
 
     async def load(self, name: str, version: int | None, wait: bool) -> Version:
         """Load a version (absent: the latest of the folder); loading a READY one changes nothing."""
@@ -116,7 +116,7 @@ class Repository:
         if version is None:
             key = [v.key for v in self.versions() if v.key.name == name][-1]
         if self._versions[key].state in (State.UNLOADED, State.FAILED):
-            self._begin(key, self._load(key))
+            self._begin(key, State.LOADING, self._load(key))
         if wait:
             await self._settled(key)
         return self._versions[key]
@@ -128,7 +128,7 @@ class Repository:
         for key in keys:
             await self._settled(key)
             if self._versions[key].state is State.READY:
-                self._begin(key, self._unload(key))
+                self._begin(key, State.UNLOADING, self._unload(key))
                 await self._settled(key)
         return self._versions[keys[-1]]
 
@@ -146,7 +146,8 @@ class Repository:
             if self._versions[key].state in (State.UNLOADED, State.FAILED):
                 del self._versions[key]
 
-    def _begin(self, key: ModelKey, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
+    def _begin(self, key: ModelKey, state: State, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
+        self._set(key, state=state, message="")
         task = asyncio.get_running_loop().create_task(work)
         self._work[key] = task
         task.add_done_callback(
@@ -160,7 +161,6 @@ class Repository:
             await asyncio.shield(task)
 
     async def _load(self, key: ModelKey) -> None:
-        self._set(key, state=State.LOADING, message="")
         folder = self._versions[key].folder
         try:
             loaded, remark = await self._in_thread(lambda: self._read_and_load(key, folder))
@@ -176,7 +176,6 @@ class Repository:
         self._set(key, state=State.READY, message=remark, loaded=loaded)
 
     async def _unload(self, key: ModelKey) -> None:
-        self._set(key, state=State.UNLOADING)
         try:
             await self._in_thread(lambda: self._loader.unload(key))
         finally:

@@ -51,20 +51,26 @@ class FakeModel:
 
 
 class FakeTicket:
-    """Events from a list; waits for ever at ``None``."""
+    """Events from a list; at ``None`` it waits until it is told to finish."""
 
     def __init__(self, events: Sequence[Event | None]) -> None:
         self.events = list(events)
         self.cancelled = False
+        self._finish = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
 
     def cancel(self) -> None:
         """Remember it."""
         self.cancelled = True
 
+    def finish(self) -> None:
+        """Go on, from any thread."""
+        self._loop.call_soon_threadsafe(self._finish.set)
+
     async def __aiter__(self) -> AsyncIterator[Event]:
         for event in self.events:
             if event is None:
-                await asyncio.Event().wait()
+                await self._finish.wait()
             else:
                 yield event
 
@@ -120,12 +126,12 @@ class FakeEngine:
 
     def _events(self, key: ModelKey, request: Request, options: Options) -> list[Event | None]:
         queued = Advanced(0, 20, 1.5, queued=True)
-        if self.hangs:
-            return [queued, None]
         if self.failure is not None:
             return [self.failure]
         result = answer_to(SPECS[key.name], request)
         finished = Finished(result, Usage(10 * request.rows, 0.125, 0.0625))
+        if self.hangs:
+            return [queued, None, finished]
         if not options.stream:
             return [finished]
         return [queued, *_streamed(result, options), finished]

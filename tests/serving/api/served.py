@@ -52,23 +52,39 @@ class Served:
         self.config = replace(
             Config(models=str(models), listen="127.0.0.1:0", metrics="", drain_s=2.0), **settings
         )
+        self.running: Future[int] | None = None
         self._thread = threading.Thread(target=self.loop.run_forever, daemon=True)
 
     def __enter__(self) -> Self:
-        self._thread.start()
-        self.app = self.do(self._made())
+        self._open()
         self.do(self.app.start())
-        self.channel = grpc.insecure_channel(f"127.0.0.1:{self.app.port}")
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.end()
+
+    def begin_only(self, run: bool = False) -> None:
+        """Start (or run to the end) without waiting for the models."""
+        self._open()
+        self.running = self.begin(self.app.run()) if run else None
+        if not run:
+            self.begin(self.app.start())
+
+    def end(self, shut_down: bool = True) -> None:
+        """Shut down, and end the loop."""
         self.channel.close()
-        self.do(self.app.shut_down())
+        if shut_down:
+            self.do(self.app.shut_down())
         self.loop.call_soon_threadsafe(self.loop.stop)
         self._thread.join()
         self.loop.close()
+
+    def _open(self) -> None:
+        self._thread.start()
+        self.app = self.do(self._made())
+        self.channel = grpc.insecure_channel(f"127.0.0.1:{self.app.port}")
 
     async def _made(self) -> App:
         return App(self.config, self.engine, self.metrics, read_fake)
@@ -94,6 +110,11 @@ class Served:
         payload = request.SerializeToString()
         answer.ParseFromString(self.raw(f"/{service}/{method}", payload, metadata, timeout_s))
         return answer
+
+    def future(self, method: str, request: Message) -> Any:
+        """A unary call under way: cancel it, or take its bytes."""
+        call: Any = self.channel.unary_unary(f"/{_described(method)[0]}/{method}")
+        return call.future(request.SerializeToString())
 
     def stream(self, method: str, request: Message, timeout_s: float = 10.0) -> Any:
         """The grpc call of a streaming method; iterate it for messages."""

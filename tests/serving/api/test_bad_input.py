@@ -76,6 +76,11 @@ def cloud(**fields: Any) -> sample_pb2.SampleRequest:
     return sample_pb2.SampleRequest(model=CLOUD, conditions=[style])
 
 
+def odd(number: int) -> Any:
+    """A number for an enum field that the stubs would not take."""
+    return number
+
+
 NAN = float("nan")
 
 WRONG: dict[str, tuple[str, Message, str]] = {
@@ -141,12 +146,12 @@ WRONG: dict[str, tuple[str, Message, str]] = {
     ),
     "unknown dequantization": (
         "Likelihood",
-        likelihood(parameters=likelihood_pb2.LikelihoodParameters(dequantization=7)),
+        likelihood(parameters=likelihood_pb2.LikelihoodParameters(dequantization=odd(7))),
         "parameters.dequantization",
     ),
     "dequantization that is not offered": (
         "Likelihood",
-        likelihood(parameters=likelihood_pb2.LikelihoodParameters(dequantization=3)),
+        likelihood(parameters=likelihood_pb2.LikelihoodParameters(dequantization=odd(3))),
         "parameters.dequantization",
     ),
     "texts for an image model": (
@@ -162,7 +167,7 @@ WRONG: dict[str, tuple[str, Message, str]] = {
     "mask of wrong shape": ("Inpaint", inpaint(tensor(np.ones((4, 8)), "bool")), "observed.shape"),
     "mask that is not 0 or 1": (
         "Inpaint",
-        inpaint(data_pb2.Tensor(dtype="DATA_TYPE_BOOL", shape=[8, 8], data=b"\x02" * 64)),
+        inpaint(data_pb2.Tensor(dtype=data_pb2.DATA_TYPE_BOOL, shape=[8, 8], data=b"\x02" * 64)),
         "observed.data",
     ),
     "no completions": ("Inpaint", inpaint(tensor(np.ones((8, 8)), "bool"), n=0), "n"),

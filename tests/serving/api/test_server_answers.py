@@ -85,7 +85,7 @@ def test_text_models_answer_in_text_with_their_tokens(served: Served) -> None:
 
 def test_pictures_travel_as_png_in_both_directions(served: Served) -> None:
     drawn = served.call(
-        "Sample", sample_pb2.SampleRequest(model=DIGITS, n=2, seed=5, encoding="ENCODING_PNG")
+        "Sample", sample_pb2.SampleRequest(model=DIGITS, n=2, seed=5, encoding=data_pb2.ENCODING_PNG)
     )
     again = served.call("Reconstruct", latent_pb2.ReconstructRequest(model=DIGITS, data=drawn.data))
     raw = served.call("Sample", sample_pb2.SampleRequest(model=DIGITS, n=2, seed=5))
