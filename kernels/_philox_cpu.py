@@ -10,12 +10,13 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from kernels._elementary import cos_sin, log
+
 ROUNDS: Final = 10
 MULTIPLIERS: Final = (0xD2511F53, 0xCD9E8D57)
 KEY_INCREMENTS: Final = (0x9E3779B9, 0xBB67AE85)
 UNIFORM_SCALE: Final = 4.6566127342e-10
 SMALLEST_UNIFORM: Final = 1e-7
-TWO_PI: Final = 6.283185307179586
 
 # The uint64 work arrays of a chunk stay in a 2 MiB second-level cache.
 _CHUNK_COUNTERS: Final = 8_192
@@ -42,21 +43,15 @@ def uniform_from_words(words: npt.NDArray[np.uint32]) -> npt.NDArray[np.float32]
 
 
 def normal_from_words(words: npt.NDArray[np.uint32]) -> npt.NDArray[np.float32]:
-    """Map words [lines, 4, Q] to normals of the same shape.
-
-    log, cos and sin see one contiguous array whose size is a multiple of 16, so that no element falls into a
-    SIMD remainder loop with other last bits, wherever its row lies in the batch.
-    """
-    radius = uniform_from_words(np.ascontiguousarray(words[:, 0::2]))
-    angle = uniform_from_words(np.ascontiguousarray(words[:, 1::2]))
-    np.maximum(radius, np.float32(SMALLEST_UNIFORM), out=radius)
-    np.log(radius, out=radius)
+    """Map words [lines, 4, Q] to normals of the same shape."""
+    radius = np.maximum(uniform_from_words(words[:, 0::2]), np.float32(SMALLEST_UNIFORM))
+    radius = log(radius)
     radius *= np.float32(-2.0)
     np.sqrt(radius, out=radius)
-    angle *= np.float32(TWO_PI)
+    cosine, sine = cos_sin(uniform_from_words(words[:, 1::2]))
     normal = np.empty(words.shape, np.float32)
-    np.multiply(radius, np.cos(angle), out=normal[:, 0::2])
-    np.multiply(radius, np.sin(angle, out=angle), out=normal[:, 1::2])
+    np.multiply(radius, cosine, out=normal[:, 0::2])
+    np.multiply(radius, sine, out=normal[:, 1::2])
     return normal
 
 

@@ -222,17 +222,18 @@ def _denoise_kernel(
     for slot in tl.static_range(HISTORY):
         scale = tl.load(table + 7 + slot)
         past = history_ptr + (r * HISTORY + slot) * n + within
-        following += scale * tl.load(past, mask=used(mask, scale), other=0.0)
+        following += scale * tl.load(past, mask=used(mask, within, n, scale), other=0.0)
     d = tl.load(table + 10)
     following += d * noise_tile(
-        noise_ptr, seed_ptr, row_ptr, line_ptr, particle_ptr, r, d, element, mask, lane, counter, 1
+        noise_ptr, seed_ptr, row_ptr, line_ptr, particle_ptr, r, d, within, mask, n, lane, counter, 1
     )
     if known_ptr is not None:
         scale, q2 = tl.load(table + 11), tl.load(table + 12)
-        given = tl.load(observed_ptr + element, mask=used(mask, scale) | used(mask, q2), other=0) != 0
-        known = tl.load(known_ptr + element, mask=used(given, scale), other=0.0)
+        inpainted = used(mask, within, n, tl.abs(scale) + tl.abs(q2))
+        given = tl.load(observed_ptr + element, mask=inpainted, other=0) != 0
+        known = tl.load(known_ptr + element, mask=used(mask, within, n, scale), other=0.0)
         z2 = noise_tile(
-            renoise_ptr, seed_ptr, row_ptr, line_ptr, particle_ptr, r, q2, element, mask, lane, counter, 2
+            renoise_ptr, seed_ptr, row_ptr, line_ptr, particle_ptr, r, q2, within, mask, n, lane, counter, 2
         )
         following = tl.where(given, scale * known + 0.0 + q2 * z2, following)
     tl.store(next_ptr + element, following, mask=mask)

@@ -5,7 +5,7 @@ low word first; the counter is (c0 element counter, c1 plan line, c2 stream word
 word is ``stream + 16 * particle`` and the row is ``first_row + i``. A row of n elements uses Q = ceil(n / 4)
 rounded up to 8 counters; element e is word e // Q of counter e % Q. Uniforms are Triton's
 ``uint_to_uniform_float`` (31 bits, [0, 1)). Normals are Box-Muller: words (0, 1) give cos and sin as lanes 0
-and 1, words (2, 3) as lanes 2 and 3.
+and 1, words (2, 3) as lanes 2 and 3. Words, uniforms and normals are bit for bit the same on every device.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import torch
 
+from kernels._elementary import cos_sin_tile, log_tile
 from kernels._philox_cpu import (
     Lines,
     counters_per_row,
@@ -143,20 +144,28 @@ def uniform_tile(
 
 
 @jit()
+def normal_pair(first: tl.tensor, second: tl.tensor) -> tl.tensor:
+    """Return two normals of two uint32 words (Box and Muller, 1958)."""
+    radius = tl.sqrt_rn(log_tile(tl.maximum(tl.uint_to_uniform_float(first), 1e-7)) * -2.0)
+    cosine, sine = cos_sin_tile(tl.uint_to_uniform_float(second))
+    return radius * cosine, radius * sine
+
+
+@jit()
 def normal_tile(
     seed: tl.tensor, lane: tl.tensor, counter: tl.tensor, line: tl.tensor, stream: tl.tensor, row: tl.tensor
 ) -> tl.tensor:
     """Return the normals [4, block] of counters [1, block]: element lane * Q + counter."""
     w0, w1, w2, w3 = words_of_counters(seed, counter, line, stream, row)
-    z0, z1 = tl.pair_uniform_to_normal(tl.uint_to_uniform_float(w0), tl.uint_to_uniform_float(w1))
-    z2, z3 = tl.pair_uniform_to_normal(tl.uint_to_uniform_float(w2), tl.uint_to_uniform_float(w3))
+    z0, z1 = normal_pair(w0, w1)
+    z2, z3 = normal_pair(w2, w3)
     return tile_of_lanes(lane, z0, z1, z2, z3)
 
 
 @jit()
-def used(mask: tl.tensor, scale: tl.tensor) -> tl.tensor:
-    """Return mask & (scale != 0), as a block: Triton's interpreter cannot broadcast a scalar bool."""
-    return tl.where(mask, scale, 0.0) != 0.0
+def used(mask: tl.tensor, element: tl.tensor, n: tl.tensor, scale: tl.tensor) -> tl.tensor:
+    """Return mask & (scale != 0) in a form that keeps loads 128 bits wide, for elements 0..n-1."""
+    return mask & (element < tl.where(scale != 0.0, n, 0))
 
 
 @jit()
@@ -170,6 +179,7 @@ def noise_tile(
     scale: tl.tensor,
     element: tl.tensor,
     mask: tl.tensor,
+    n: tl.tensor,
     lane: tl.tensor,
     counter: tl.tensor,
     STREAM: tl.constexpr,
@@ -177,7 +187,7 @@ def noise_tile(
     """Return normals [4, block], loaded or drawn, and zero where the scale is zero or there is no source."""
     z = tl.zeros(element.shape, tl.float32)
     if noise_ptr is not None:
-        z = tl.load(noise_ptr + element, mask=used(mask, scale), other=0.0)
+        z = tl.load(noise_ptr + r * n + element, mask=used(mask, element, n, scale), other=0.0)
     elif seed_ptr is not None:  # noqa: SIM102 - this one is decided by the compiler, the next on the device
         if scale != 0.0:
             stream = tl.full((), STREAM, tl.int64)
@@ -234,7 +244,14 @@ def launcher(kind: str) -> Callable[..., torch.Tensor]:
             block, warps = configuration(n)
             counters = (tensor.contiguous() for tensor in (seed, row, line, stream))
             _philox_kernel[(line.numel(), -(-counters_per_row(n) // block))](
-                *counters, out, line.numel() // len(seed), n, KIND=kind, BLOCK=block, num_warps=warps
+                *counters,
+                out,
+                line.numel() // len(seed),
+                n,
+                KIND=kind,
+                BLOCK=block,
+                num_warps=warps,
+                enable_fp_fusion=False,
             )
         return out
 
