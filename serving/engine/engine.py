@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 Command = Callable[[], None]
+MOST_ROWS = 1 << 53  # nobody waits for more; keeps the ledger's integers in range
 
 
 class Engine:
@@ -157,7 +158,7 @@ class Engine:
     def _cost(self, model: ServedModel, request: Request) -> Cost:
         return Cost(
             rows=request.rows * request.completions,
-            network_rows=sum(model.family.network_rows(request).values()),
+            network_rows=min(sum(model.family.network_rows(request).values()), MOST_ROWS),
             alone_s=seconds_alone(model.family, request, model.lanes),
             best_s=seconds_alone(model.family, request, model.lanes, best=True),
             amortised_s=amortised_seconds(model.family, request, model.lanes),

@@ -47,7 +47,10 @@ def example_request(spec: ModelSpec, family: Family, capability: Capability, met
 
 
 def _defaults(method: Method) -> dict[str, Value]:
-    return {p.name: p.default for p in method.parameters if p.default is not None}
+    defaults = {p.name: p.default for p in method.parameters if p.default is not None}
+    if any(p.name == "surrogate_sigma" for p in method.parameters):
+        defaults["surrogate_sigma"] = 1.0  # has no default: a surrogate's sigma is the caller's to declare
+    return defaults
 
 
 def _data(spec: ModelSpec) -> Array:
