@@ -9,8 +9,7 @@ from typing import Any, Self, TypeVar, cast
 import grpc
 
 from pxserve import administration, operations, streams
-from pxserve.channel import OPTIONS, Clock, Endpoint, Replies, Tls
-from pxserve.errors import FailedCall, PxserveError, from_call
+from pxserve.channel import OPTIONS, Clock, Endpoint, Replies, Tls, pause_s
 from pxserve.methods import stream_async, unary_async
 from pxserve.script import Call, Script, Stream
 
@@ -58,26 +57,27 @@ class AsyncClient:
         if self._opened is not None:
             await self._opened.close()
 
-    async def run(self, script: Script[R]) -> R:
-        """Make a script's calls, within one deadline, and return its answer."""
+    async def _run_script(self, script: Script[R]) -> R:
         return (await self._run(script))[0]
 
-    async def open(self, script: Script[Stream[R]]) -> AsyncGenerator[R, None]:
-        """Iterate over a stream's events; closing the iterator cancels the call."""
+    async def _open_stream(self, script: Script[Stream[R]]) -> AsyncGenerator[R, None]:
         plan, clock = await self._run(script)
         clock = clock or self._endpoint.clock(plan.delivery)
         method = self._channel.unary_stream(plan.rpc.path, _serialize, plan.rpc.parse)
         metadata = self._endpoint.metadata(plan.delivery)
-        call = method(plan.request, timeout=clock.left_s(), metadata=metadata)
-        try:
-            async for reply in call:
-                event = plan.event(reply)
-                if event is not None:
-                    yield event
-        except grpc.RpcError as error:
-            raise self._refused(error) from error
-        finally:
-            call.cancel()
+        while True:
+            call, delivered = method(plan.request, timeout=clock.left_s(), metadata=metadata), False
+            try:
+                async for reply in call:
+                    delivered, event = True, plan.event(reply)
+                    if event is not None:
+                        yield event
+                return
+            except grpc.RpcError as error:
+                wait_s = pause_s(error, clock, self._replies, delivered)
+            finally:
+                call.cancel()
+            await asyncio.sleep(wait_s)
 
     @property
     def _channel(self) -> grpc.aio.Channel:
@@ -107,19 +107,10 @@ class AsyncClient:
             try:
                 reply = await method(call.request, timeout=clock.left_s(), metadata=metadata)
             except grpc.RpcError as error:
-                refused = self._refused(error)
-                pause_s = clock.pause_s(refused)
-                if pause_s is None:
-                    raise refused from error
-                await asyncio.sleep(pause_s)
+                await asyncio.sleep(pause_s(error, clock, self._replies))
             else:
                 self._replies.put(call, reply)
                 return reply
-
-    def _refused(self, error: grpc.RpcError) -> PxserveError:
-        refused = from_call(cast(FailedCall, error))
-        self._replies.doubt(refused)
-        return refused
 
 
 def _serialize(message: Any) -> bytes:

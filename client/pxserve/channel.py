@@ -7,11 +7,11 @@ import random
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import grpc
 
-from pxserve.errors import REQUEST_ID, PxserveError
+from pxserve.errors import REQUEST_ID, FailedCall, PxserveError, from_call
 from pxserve.script import Call, Delivery
 
 Tls = bool | str | Path | grpc.ChannelCredentials | None
@@ -130,3 +130,16 @@ class Replies:
     @staticmethod
     def _key(call: Call[Any]) -> tuple[str, bytes]:
         return call.rpc.path, call.request.SerializeToString(deterministic=True)
+
+
+def pause_s(failed: grpc.RpcError, clock: Clock, replies: Replies, delivered: bool = False) -> float:
+    """How long to wait before repeating a failed call; raises PxserveError where that is not to be done.
+
+    A stream that has ``delivered`` something is not repeated.
+    """
+    error = from_call(cast(FailedCall, failed))
+    replies.doubt(error)
+    told_s = None if delivered else clock.pause_s(error)
+    if told_s is None:
+        raise error from failed
+    return told_s

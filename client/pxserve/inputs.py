@@ -17,6 +17,7 @@ from pxserve.v1 import data_pb2, model_pb2, model_service_pb2
 
 M = TypeVar("M", bound=Message)
 Options = Mapping[str, object]
+SMALL_BYTES = 1 << 20  # no server refuses messages as small as this
 
 
 def delivery(options: Options) -> Delivery:
@@ -59,6 +60,17 @@ def _number(enum: EnumDescriptor, field: str, name: str) -> int:
     if name.lower() not in names:
         refuse(field, f"{name!r} is none of {', '.join(names)}")
     return names[name.lower()]
+
+
+def within_limits(request: M, model: str, options: Options) -> Script[M]:
+    """The request, unless it is larger than the model's messages may be."""
+    size = request.ByteSize()
+    if size > SMALL_BYTES:
+        limit = (yield from described(model, options)).max_message_bytes
+        if 0 < limit < size:
+            advice = "send fewer rows at a time (first_row keeps their noise the same)"
+            refuse("data", f"{size} bytes are more than the {limit} that {model} takes: {advice}")
+    return request
 
 
 def rows(model: str, value: ArrayLike, field: str, options: Options) -> Script[data_pb2.Data]:

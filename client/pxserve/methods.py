@@ -17,20 +17,20 @@ R = TypeVar("R")
 class Blocking(Protocol):
     """Runs scripts, blocking."""
 
-    def run(self, script: Script[R]) -> R:
+    def _run_script(self, script: Script[R]) -> R:
         """Make a script's calls and return its answer."""
 
-    def open(self, script: Script[Stream[R]]) -> Generator[R, None, None]:
+    def _open_stream(self, script: Script[Stream[R]]) -> Generator[R, None, None]:
         """Iterate over a stream's events."""
 
 
 class Awaiting(Protocol):
     """Runs scripts, awaiting."""
 
-    async def run(self, script: Script[R]) -> R:
+    async def _run_script(self, script: Script[R]) -> R:
         """Make a script's calls and return its answer."""
 
-    def open(self, script: Script[Stream[R]]) -> AsyncGenerator[R, None]:
+    def _open_stream(self, script: Script[Stream[R]]) -> AsyncGenerator[R, None]:
         """Iterate over a stream's events."""
 
 
@@ -39,7 +39,7 @@ def unary(build: Callable[P, Script[R]]) -> Callable[Concatenate[Blocking, P], R
 
     def method(self: Blocking, /, *args: P.args, **kwargs: P.kwargs) -> R:
         signature(build).bind(*args, **kwargs)
-        return self.run(build(*args, **kwargs))
+        return self._run_script(build(*args, **kwargs))
 
     return _like(method, build)
 
@@ -49,7 +49,7 @@ def unary_async(build: Callable[P, Script[R]]) -> Callable[Concatenate[Awaiting,
 
     async def method(self: Awaiting, /, *args: P.args, **kwargs: P.kwargs) -> R:
         signature(build).bind(*args, **kwargs)
-        return await self.run(build(*args, **kwargs))
+        return await self._run_script(build(*args, **kwargs))
 
     return _like(method, build)
 
@@ -61,7 +61,7 @@ def stream(
 
     def method(self: Blocking, /, *args: P.args, **kwargs: P.kwargs) -> Generator[R, None, None]:
         signature(build).bind(*args, **kwargs)
-        return self.open(build(*args, **kwargs))
+        return self._open_stream(build(*args, **kwargs))
 
     return _like(method, build)
 
@@ -73,7 +73,7 @@ def stream_async(
 
     def method(self: Awaiting, /, *args: P.args, **kwargs: P.kwargs) -> AsyncGenerator[R, None]:
         signature(build).bind(*args, **kwargs)
-        return self.open(build(*args, **kwargs))
+        return self._open_stream(build(*args, **kwargs))
 
     return _like(method, build)
 

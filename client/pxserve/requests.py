@@ -24,7 +24,7 @@ def sample(model: str, n: int, options: Options) -> Script[sample_pb2.SampleRequ
     prompt: Any = options.get("prompt")
     if prompt is not None:
         request.prompt.CopyFrom((yield from inputs.rows(model, prompt, "prompt", options)))
-    return request
+    return (yield from inputs.within_limits(request, model, options))
 
 
 def likelihood(model: str, data: ArrayLike, options: Options) -> Script[likelihood_pb2.LikelihoodRequest]:
@@ -34,7 +34,7 @@ def likelihood(model: str, data: ArrayLike, options: Options) -> Script[likeliho
     request.data.CopyFrom((yield from inputs.rows(model, data, "data", options)))
     if options.get("observed") is not None:
         request.observed.CopyFrom(to_observed(options["observed"]))
-    return request
+    return (yield from inputs.within_limits(request, model, options))
 
 
 def inpaint(
@@ -46,21 +46,21 @@ def inpaint(
     fill(request.parameters.sampling, options)
     request.data.CopyFrom((yield from inputs.rows(model, data, "data", options)))
     request.observed.CopyFrom(to_observed(observed))
-    return request
+    return (yield from inputs.within_limits(request, model, options))
 
 
 def anomaly(model: str, data: ArrayLike, options: Options) -> Script[anomaly_pb2.ScoreAnomalyRequest]:
     """Say how strange rows are."""
     request = yield from _begin(anomaly_pb2.ScoreAnomalyRequest(model=model), model, options)
     request.data.CopyFrom((yield from inputs.rows(model, data, "data", options)))
-    return request
+    return (yield from inputs.within_limits(request, model, options))
 
 
 def encode(model: str, data: ArrayLike, options: Options) -> Script[latent_pb2.EncodeRequest]:
     """Turn rows into latents."""
     request = yield from _begin(latent_pb2.EncodeRequest(model=model), model, options)
     request.data.CopyFrom((yield from inputs.rows(model, data, "data", options)))
-    return request
+    return (yield from inputs.within_limits(request, model, options))
 
 
 def decode(model: str, latents: ArrayLike, options: Options) -> Script[latent_pb2.DecodeRequest]:
@@ -68,14 +68,14 @@ def decode(model: str, latents: ArrayLike, options: Options) -> Script[latent_pb
     request = yield from _begin(latent_pb2.DecodeRequest(model=model), model, options)
     fill(request.parameters, options)
     request.latents.CopyFrom(to_tensor(exactly(np.asarray(latents), np.dtype(np.float32), "latents")))
-    return request
+    return (yield from inputs.within_limits(request, model, options))
 
 
 def reconstruct(model: str, data: ArrayLike, options: Options) -> Script[latent_pb2.ReconstructRequest]:
     """Encode and decode rows."""
     request = yield from _begin(latent_pb2.ReconstructRequest(model=model), model, options)
     request.data.CopyFrom((yield from inputs.rows(model, data, "data", options)))
-    return request
+    return (yield from inputs.within_limits(request, model, options))
 
 
 def interpolate(
@@ -87,7 +87,7 @@ def interpolate(
     fill(request.parameters, options)
     request.start.CopyFrom((yield from inputs.rows(model, start, "start", options)))
     request.end.CopyFrom((yield from inputs.rows(model, end, "end", options)))
-    return request
+    return (yield from inputs.within_limits(request, model, options))
 
 
 def _begin(request: M, model: str, options: Options) -> Script[M]:

@@ -22,7 +22,7 @@ from pxserve import (
     TextDelta,
 )
 from pxserve.v1 import sample_pb2
-from tests.client.fake_server import Failure, Script
+from tests.client.fake_server import Failure, Script, retry_after
 
 ROWS = np.arange(128, dtype=np.uint8).reshape(2, 1, 8, 8) % 17
 
@@ -52,10 +52,27 @@ def test_a_lookup_shares_the_deadline_of_its_call(client: Client, script: Script
     assert sample_s < lookup_s - 0.2
 
 
-def test_answers_above_the_default_message_limit_arrive(client: Client) -> None:
-    rows = np.zeros((100_000, 1, 8, 8), np.uint8)  # 6.4 MB each way
-    found = client.inpaint("digits", rows[:80_000], rows[0].astype(bool))
-    assert found.data.nbytes == 80_000 * 64
+def test_answers_above_grpcs_own_message_limit_arrive(client: Client) -> None:
+    rows = np.zeros((40_000, 1, 8, 8), np.uint8)
+    found = client.inpaint("digits", rows, rows[0].astype(bool), n=3)
+    assert found.data.nbytes == 3 * 40_000 * 64  # above 4 MiB
+
+
+def test_requests_above_the_models_message_limit_are_refused_before_they_are_sent(
+    client: Client, script: Script
+) -> None:
+    with pytest.raises(PxserveError, match="fewer rows"):
+        client.likelihood("digits", np.zeros((80_000, 1, 8, 8), np.uint8))
+    assert len(script.requests) == 1
+
+
+def test_a_stream_is_repeated_when_told_until_something_was_delivered(client: Client, script: Script) -> None:
+    failure = Failure(grpc.StatusCode.RESOURCE_EXHAUSTED, "full", (retry_after(0.01),))
+    script.failures.append(failure)
+    assert len(list(client.stream_likelihood("digits", ROWS))) == 2
+    script.failures.append(failure)
+    with pytest.raises(PxserveError, match="full"):
+        list(client.stream_sample("digits"))
 
 
 def test_tls_needs_a_root_that_can_be_read() -> None:

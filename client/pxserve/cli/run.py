@@ -104,6 +104,8 @@ def _print(given: argparse.Namespace, result: Any) -> None:
     elif isinstance(result, SelfTest):
         show.checks(console, result)
     else:
+        if getattr(given, "validate_only", None):
+            console.print("The request is valid. Nothing was computed; the cost below is predicted.")
         show.answer(console, result)
 
 
