@@ -110,19 +110,28 @@ class InterpolateOptions(SamplerOptions, total=False):
 
 @functools.cache
 def signature(build: Callable[..., Any]) -> inspect.Signature:
-    """Signature of ``build`` with its ``**options`` written out, one keyword each."""
+    """Signature of ``build`` with its ``**options`` written out: its own first, then every call's."""
     plain = inspect.signature(build)
     named = [p for p in plain.parameters.values() if p.kind is not p.VAR_KEYWORD]
-    if len(named) == len(plain.parameters):
-        return plain
-    unpacked = get_type_hints(build)["options"]
-    options = get_type_hints(get_args(unpacked)[0])
+    options = _options(build)
+    shown = {name: getattr(hint, "__forward_arg__", hint) for name, hint in options.items()}
     keywords = [
-        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=_absent(hint), annotation=hint)
-        for name, hint in options.items()
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=_ABSENT.get(hint), annotation=hint)
+        for name, hint in sorted(shown.items(), key=lambda item: item[0] in DrawOptions.__annotations__)
     ]
     return plain.replace(parameters=[*named, *keywords])
 
 
-def _absent(hint: Any) -> Any:
-    return hint() if hint in (bool, int) else None
+def hints(build: Callable[..., Any]) -> dict[str, Any]:
+    """Types of all parameters of ``build``, by name."""
+    explicit = get_type_hints(build)
+    unpacked = explicit.pop("options", None)
+    return explicit if unpacked is None else {**explicit, **get_type_hints(get_args(unpacked)[0])}
+
+
+def _options(build: Callable[..., Any]) -> dict[str, Any]:
+    unpacked = get_type_hints(build).get("options")
+    return {} if unpacked is None else dict(get_args(unpacked)[0].__annotations__)
+
+
+_ABSENT = {"bool": False, "int": 0}

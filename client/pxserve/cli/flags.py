@@ -7,10 +7,10 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any, get_args, get_origin
 
 from pxserve import administration, operations
-from pxserve.options import signature
+from pxserve.options import hints, signature
 
 DEFAULT_TARGET = "127.0.0.1:8500"
 
@@ -126,14 +126,14 @@ def _add_connection(sub: argparse.ArgumentParser) -> None:
 
 
 def _add_parameters(sub: argparse.ArgumentParser, build: Callable[..., Any]) -> None:
-    explicit = get_type_hints(build)
+    types = hints(build)
     for name, parameter in signature(build).parameters.items():
         if name in FILES:
             sub.add_argument(f"--{name}", nargs="+", metavar="FILE", help=FILES[name])
         elif name in SPECIAL:
             SPECIAL[name](sub)
         elif name != "model":
-            _add_flag(sub, name, explicit.get(name, parameter.annotation), parameter.default)
+            _add_flag(sub, name, types[name], parameter.default)
     if "data" in signature(build).parameters:
         sub.add_argument("--text", action="append", metavar="TEXT", help="a row as text; may be repeated")
     if build.__module__ == operations.__name__:
