@@ -121,7 +121,7 @@ class DecodingRows:
         inverted = self.inverted[slots]
         if not inverted.any():
             return self.settings.draw(slots, logits, position)
-        found = inverse(logits, self.uniforms[slots, position])
+        found = inverse(logits, self.uniforms[slots, position], self.end_symbol)
         if inverted.all():
             return found
         drawn = self.settings.draw(slots, logits, position)
@@ -142,7 +142,7 @@ class DecodingRows:
         """Symbols at the end that stop the row and are no part of the answer; 0: it goes on."""
         cut = np.zeros(len(slots), np.int64)
         if self.end_symbol is not None:
-            cut[(symbol == self.end_symbol) & ~self.inverted[slots]] = 1
+            cut[symbol == self.end_symbol] = 1
         watched: Flags = self.watched[slots]
         if watched.any():
             rows = slots[watched]

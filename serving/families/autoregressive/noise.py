@@ -18,10 +18,29 @@ def uniforms(request: Request, row: Ids, line: Ids, stream: int, particle: Ids) 
 
     ``line``: the position that it decides; ``particle``: particle or completion. All [n] int64.
     """
+    return _fractions(_words(request, row, line, stream, particle, 2))
+
+
+def stratified(request: Request, row: Ids, line: Ids, stream: int, particle: Ids, count: int) -> Floats:
+    """``count`` uniforms for each entry, [n, count]: one in each stratum of width 1 / count, shuffled.
+
+    Each is uniform on (0, 1) by itself (McKay, Beckman and Conover 1979, Latin hypercube sampling).
+    """
+    words = _words(request, row, line, stream, particle, 2 + count)
+    stratum = np.argsort(np.argsort(words[:, 2:], axis=1, kind="stable"), axis=1)
+    return np.asarray((stratum + _fractions(words)[:, None]) / count)
+
+
+def _words(request: Request, row: Ids, line: Ids, stream: int, particle: Ids, count: int) -> Ids:
     seed = torch.full((len(row),), signed(request.seed), dtype=torch.int64)
     rows = torch.from_numpy(row + request.first_row)
     streams = torch.from_numpy(stream + STREAMS_PER_PARTICLE * particle)
-    words = philox_words(seed, rows, torch.from_numpy(line), streams, 2).numpy()
+    words: Ids = philox_words(seed, rows, torch.from_numpy(line), streams, count).numpy()
+    return words
+
+
+def _fractions(words: Ids) -> Floats:
+    """53 bits of the first two words, in (0, 1)."""
     high, low = words[:, 0] >> 5, words[:, 1] >> 6
     return np.asarray((high * 67_108_864.0 + low + 0.5) / 9_007_199_254_740_992.0)
 

@@ -18,7 +18,7 @@ import numpy as np
 
 from kernels.philox import STREAM_RESAMPLE, STREAM_TOKEN
 from serving.families.autoregressive.masks import Partial
-from serving.families.autoregressive.noise import choose, uniforms
+from serving.families.autoregressive.noise import choose, stratified, uniforms
 from serving.families.autoregressive.scoring import Floats, Sequences, conditionals
 from serving.families.autoregressive.symbols import Alphabet, Ids, row_sums
 from serving.families.request import Request
@@ -26,7 +26,6 @@ from serving.families.rows import Tensors, Yield
 from serving.families.units import log_mean_exp
 
 LEAST_ESS = 0.5  # of the particles
-GOLDEN = 0.6180339887498949
 
 
 @dataclass(frozen=True)
@@ -161,15 +160,14 @@ class _Run:
     def _extend(self, rows: Ids, position: Ids, law: Floats) -> None:
         """Draw the symbol at ``position`` [rows] for every particle.
 
-        The particles of a filter share one uniform, turned by multiples of the golden ratio: each is
-        uniform, which is all that an unbiased evidence needs, and together they cover the law evenly,
-        also within each ancestor's offspring (a Kronecker sequence; L'Ecuyer, Lecot and Tuffin 2008).
+        The particles of a filter take shuffled strata: each is uniform, which is all that an unbiased
+        evidence needs, and together they cover the law evenly.
         """
         index = self.filters.index[rows]
         shape = index.shape
         row, line = np.repeat(self.partial.row[rows], shape[1]), np.repeat(position, shape[1])
-        shift = uniforms(self.request, row, line, STREAM_TOKEN, index[:, :, 0].reshape(-1))
-        uniform = (shift[:, None] + GOLDEN * np.arange(shape[2])) % 1.0
+        first = index[:, :, 0].reshape(-1)
+        uniform = stratified(self.request, row, line, STREAM_TOKEN, first, shape[2])
         laws = np.broadcast_to(law, (*shape, law.shape[-1])).reshape(uniform.size, -1)
         place = (rows[:, None, None], np.arange(shape[1])[:, None], np.arange(shape[2]))
         chosen = choose(laws, uniform.reshape(-1)).reshape(shape)

@@ -44,9 +44,16 @@ class Settings:
         return Drawn(symbol.cpu().numpy(), raw.double().cpu().numpy(), processed.double().cpu().numpy())
 
 
-def inverse(logits: torch.Tensor, uniform: Floats) -> Drawn:
-    """The symbol of each row whose share of [0, 1) holds its uniform; float64 on the host."""
+def inverse(logits: torch.Tensor, uniform: Floats, excluded: int | None) -> Drawn:
+    """The symbol of each row whose share of [0, 1) holds its uniform; float64 on the host.
+
+    ``excluded`` is never chosen: the others' shares grow in proportion.
+    """
     law: Floats = torch.log_softmax(logits.double(), dim=-1).cpu().numpy()
-    symbol = below(np.cumsum(np.exp(law), axis=1), uniform)
+    mass = np.exp(law)
+    if excluded is not None:
+        mass[:, excluded] = 0.0
+    cumulative = np.cumsum(mass, axis=1)
+    symbol = below(cumulative, uniform if excluded is None else uniform * cumulative[:, -1])
     log_prob = law[np.arange(len(law)), symbol]
     return Drawn(symbol, log_prob, log_prob)
