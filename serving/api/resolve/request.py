@@ -116,18 +116,19 @@ def _data(asked: Asked, spec: ModelSpec, method: Method, rows: int) -> tuple[Row
         )
     data = check_lengths(asked.data, spec.data, is_prompt, field)
     data = repeated(data, rows, field) if is_prompt else data
-    observed = _observed(asked, method, data, spec.data)
+    observed = _observed(asked, method, data, spec)
     return cleaned(data, spec.data, observed, field), observed
 
 
-def _observed(asked: Asked, method: Method, data: Rows, space: DataSpace) -> Mask | None:
+def _observed(asked: Asked, method: Method, data: Rows, spec: ModelSpec) -> Mask | None:
+    autoregressive = spec.autoregressive is not None  # the chain rule scores any set of given entries
     if asked.operation is Operation.INPAINT and asked.observed is None:
         raise invalid("observed", "is required: bool, true = given")
     if asked.observed is None:
         return None
-    if asked.operation is Operation.LIKELIHOOD and not _lists(method, "observed"):
+    if asked.operation is Operation.LIKELIHOOD and not (autoregressive or _lists(method, "observed")):
         raise invalid("observed", f"the method {method.name!r} of this model scores whole rows only")
-    return spread_mask(asked.observed, data.data.shape, space)
+    return spread_mask(asked.observed, data.data.shape, spec.data)
 
 
 def _end(asked: Asked, spec: ModelSpec, rows: int) -> Rows | None:
