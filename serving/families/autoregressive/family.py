@@ -104,5 +104,6 @@ class AutoregressiveFamily:
         return how(self.alphabet, request, self._loop_rows)
 
     def _length_axis(self) -> str | None:
-        shape = self.spec.components["scorer"].inputs[0].shape
-        return shape[1] if isinstance(shape[1], str) else None
+        inputs = self.spec.components["scorer"].inputs
+        axis = next(port.shape[1] for port in inputs if port.name == "tokens")
+        return axis if isinstance(axis, str) else None

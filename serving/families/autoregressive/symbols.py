@@ -31,6 +31,14 @@ class Alphabet:
         self.variable = spec.data.variable
         self.step = -(-self.length // (8 * WIDTHS)) * 8
         self.cached = "decoder" in spec.components
+        self.fixed_width = self._fixed_width(spec)
+
+    def _fixed_width(self, spec: ModelSpec) -> int | None:
+        """The only width that the scorer takes: of its graph, or all symbols for masked convolutions."""
+        width = next(port.shape[1] for port in spec.components["scorer"].inputs if port.name == "tokens")
+        if isinstance(width, int):
+            return width
+        return None if self.section.shifted_input else self.length
 
     def begin(self, request: Request) -> Ids:
         """The begin symbol of each row, [rows] int64; a class condition selects it where declared."""
@@ -64,17 +72,17 @@ class Alphabet:
 
     def width(self, needed: Ids) -> Ids:
         """Network width for each row that needs ``needed`` predictions: a function of the row alone."""
-        if not self.section.shifted_input:
-            return np.full_like(needed, self.length)
+        if self.fixed_width is not None:
+            return np.full_like(needed, self.fixed_width)
         return np.minimum(-(-needed // self.step) * self.step, self.length)
 
     def network_input(self, begin: Ids, symbols: Ids, width: int) -> Ids:
         """[rows, width] int64 as the scorer reads it, whose output i predicts symbol i."""
-        if not self.section.shifted_input:
-            return symbols[:, :width]
         tokens = np.zeros((len(symbols), width), np.int64)
-        tokens[:, 0] = begin
-        tokens[:, 1:] = symbols[:, : width - 1]
+        start = int(self.section.shifted_input)
+        read = symbols[:, : width - start]
+        tokens[:, :start] = begin[:, None]
+        tokens[:, start : start + read.shape[1]] = read
         return tokens
 
 
