@@ -25,6 +25,7 @@ from export.graph.onnx import OPSET, finish
 
 Array = npt.NDArray[Any]
 IR_VERSION = 10
+RMS_OPSET = 23  # the first with RMSNormalization
 
 
 @dataclass(frozen=True)
@@ -99,7 +100,8 @@ def build_cached_decoder(decoder: Decoder) -> onnx.ModelProto:
     graph = helper.make_graph(
         writer.nodes, "cached_decoder", _inputs(decoder), _outputs(decoder), initializer=writer.initializers
     )
-    opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid("com.microsoft", 1)]
+    opset = OPSET if decoder.norm_out.bias is not None else RMS_OPSET
+    opsets = [helper.make_opsetid("", opset), helper.make_opsetid("com.microsoft", 1)]
     return finish(helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION))
 
 
@@ -128,7 +130,7 @@ class _Writer:
 
     def norm(self, name: str, norm: Norm, x: str) -> str:
         inputs = [x, self.constant(f"{name}.weight", norm.weight)]
-        operator = "SimplifiedLayerNormalization"  # ONNX Runtime's RMSNorm, in the default domain
+        operator = "RMSNormalization"
         if norm.bias is not None:
             operator = "LayerNormalization"
             inputs.append(self.constant(f"{name}.bias", norm.bias))

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-_EPOCH = (1980, 1, 1, 0, 0, 0)  # of every entry: equal modules are equal bytes
+_EPOCH = (1980, 1, 1, 0, 0, 0)  # of every entry: the same script writes the same bytes
 
 
 class DeviceLiteralError(ValueError):

@@ -85,8 +85,9 @@ def _invert(network: Gan, progress: Progress) -> nn.Module:
         recovered = network.encoder(network.generator(latent))
         encoded = network.encoder(batch[0])
         reconstruction = (network.generator(encoded) - batch[0]).square().mean()
-        cost: Tensor = (recovered - latent).square().mean() + 2.0 * reconstruction
-        return cost + 0.01 * encoded.square().mean()
+        size = 0.01 * encoded.square().mean()
+        cost: Tensor = (recovered - latent).square().mean() + 2.0 * reconstruction + size
+        return cost
 
     data = (to_model(digits().train.images),)
     return fit(network.encoder, data, loss, ENCODER_RECIPE, lambda m, f: progress(m, 0.9 + 0.1 * f))

@@ -64,7 +64,7 @@ def train_digits_pixelcnn(progress: Progress) -> nn.Module:
     torch.manual_seed(5)
     network = PixelCnn()
     targets = digit_tokens(digits().train.images, torch.from_numpy(digits().train.labels))[1]
-    recipe = Recipe(steps=1600, rows=64, learning_rate=2e-3, weight_decay=0.02, averaging=0.995)
+    recipe = Recipe(steps=1000, rows=64, learning_rate=3e-3, weight_decay=0.02, averaging=0.99)
     return fit(network, (targets,), lambda b, _: cross_entropy(network(b[0]), b[0]), recipe, progress)
 
 
