@@ -14,28 +14,26 @@ from serving.families.diffusion.process import Floats
 def log_decoder(spec: DataSpace, x0: torch.Tensor, mean: torch.Tensor, sd: float) -> Floats:
     """ln p(x0 | mean) per element [rows, elements] float64, in nats of the data space.
 
-    Levels: the mass of N(mean, sd^2) within half a level, the outermost levels open to their sides, so
-    that all levels sum to one (Ho et al. 2020, eq. 13). Real data: the density, per unit of data.
+    ``x0`` and ``mean`` [rows, *shape] are model coordinates. Levels: the mass of N(mean, sd^2) within
+    half a level, the outermost levels open to their sides, so that all levels sum to one (Ho et al. 2020,
+    eq. 13). Real data: the density, per unit of data.
     """
-    value, centre = x0.double().flatten(1), mean.double().flatten(1)
-    width = torch.from_numpy(np.broadcast_to(np.abs(units.scale(spec)), spec.shape).reshape(-1).copy())
+    scale, shift = (
+        np.broadcast_to(v, spec.shape).reshape(-1) for v in (units.scale(spec), units.shift(spec))
+    )
+    value, centre = (v.double().flatten(1).numpy() for v in (x0, mean))
+    spread = sd / np.abs(scale)
+    value, centre = (value - shift) / scale, (centre - shift) / scale  # data space, float64
     if not spec.levels:
-        density = -0.5 * ((value - centre) / sd) ** 2 - np.log(sd * np.sqrt(2 * np.pi))
-        return np.asarray((density + width.log()).numpy(), np.float64)
-    return np.asarray(_mass(spec, value, centre, width, sd).numpy(), np.float64)
+        return np.asarray(-0.5 * ((value - centre) / spread) ** 2 - np.log(spread * np.sqrt(2 * np.pi)))
+    return _mass(np.rint(value), centre, spread, spec.levels)
 
 
-def _mass(
-    spec: DataSpace, value: torch.Tensor, centre: torch.Tensor, width: torch.Tensor, sd: float
-) -> torch.Tensor:
-    ends = units.to_model(spec, np.stack([np.zeros(spec.shape), np.full(spec.shape, spec.levels - 1.0)]))
-    low, high = torch.aminmax(ends.double().flatten(1), dim=0)
-    upper = torch.where(value > high - width / 4, torch.inf, (value - centre + width / 2) / sd)
-    lower = torch.where(value < low + width / 4, -torch.inf, (value - centre - width / 2) / sd)
+def _mass(level: Floats, centre: Floats, spread: Floats, levels: int) -> Floats:
+    upper = np.where(level >= levels - 1, np.inf, (level + 0.5 - centre) / spread)
+    lower = np.where(level <= 0, -np.inf, (level - 0.5 - centre) / spread)
     # By symmetry the interval is moved to the side of the left tail, where log_ndtr keeps its digits.
     flip = lower > 0
-    above = torch.where(flip, -lower, upper)
-    below = torch.where(flip, -upper, lower)
-    log_above, log_below = log_ndtr(above), log_ndtr(below)
-    mass: torch.Tensor = log_above + torch.log1p(-torch.exp(log_below - log_above))
-    return mass
+    above, below = np.where(flip, -lower, upper), np.where(flip, -upper, lower)
+    log_above, log_below = (log_ndtr(torch.from_numpy(v)).numpy() for v in (above, below))
+    return np.asarray(log_above + np.log1p(-np.exp(log_below - log_above)), np.float64)

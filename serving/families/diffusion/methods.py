@@ -75,7 +75,7 @@ def _likelihood(denoiser: Denoiser) -> Capability:
         "variational_bound",
         "STOCHASTIC_LOWER_BOUND",
         (
-            _steps(denoiser, 250),
+            _steps(denoiser, denoiser.diffusion.default_steps or 100),
             Parameter("probes", "int", 2, 1, 64),
             Parameter("per_dimension", "bool", False),
         ),
