@@ -77,6 +77,10 @@ class Served:
         self.channel.close()
         if shut_down:
             self.do(self.app.shut_down())
+        self.abandon()
+
+    def abandon(self) -> None:
+        """End the loop of a server that never started, or has ended."""
         self.loop.call_soon_threadsafe(self.loop.stop)
         self._thread.join()
         self.loop.close()
