@@ -53,10 +53,11 @@ class PxserveError(Exception):
         super().__init__(str(self))
 
     def __str__(self) -> str:
-        """Status, reason and message on one line, then one line per wrong field."""
+        """Status, reason and message on one line, then one per wrong field that the message leaves out."""
         status = self.code.name if self.reason == self.code.name else f"{self.code.name} ({self.reason})"
-        fields = "".join(f"\n  {v.field}: {v.description}" for v in self.field_violations)
-        return f"{status}: {self.message}{fields}"
+        fields = [f"{v.field}: {v.description}" for v in self.field_violations]
+        more = "".join(f"\n  {field}" for field in fields if field not in self.message)
+        return f"{status}: {self.message}{more}"
 
     def __reduce__(self) -> tuple[object, ...]:
         """Pickles by state, since the constructor takes keywords."""

@@ -7,7 +7,7 @@ import inspect
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
-from pxserve.options import signature
+from pxserve.options import check_names, signature
 from pxserve.script import Script, Stream
 
 P = ParamSpec("P")
@@ -38,7 +38,7 @@ def unary(build: Callable[P, Script[R]]) -> Callable[Concatenate[Blocking, P], R
     """A method that runs ``build``'s script."""
 
     def method(self: Blocking, /, *args: P.args, **kwargs: P.kwargs) -> R:
-        signature(build).bind(*args, **kwargs)
+        check_names(build, kwargs)
         return self._run_script(build(*args, **kwargs))
 
     return _like(method, build)
@@ -48,7 +48,7 @@ def unary_async(build: Callable[P, Script[R]]) -> Callable[Concatenate[Awaiting,
     """A coroutine method that runs ``build``'s script; cancelling its task cancels the call."""
 
     async def method(self: Awaiting, /, *args: P.args, **kwargs: P.kwargs) -> R:
-        signature(build).bind(*args, **kwargs)
+        check_names(build, kwargs)
         return await self._run_script(build(*args, **kwargs))
 
     return _like(method, build)
@@ -60,7 +60,7 @@ def stream(
     """A method that iterates over the events of ``build``'s stream; closing the iterator cancels it."""
 
     def method(self: Blocking, /, *args: P.args, **kwargs: P.kwargs) -> Generator[R, None, None]:
-        signature(build).bind(*args, **kwargs)
+        check_names(build, kwargs)
         return self._open_stream(build(*args, **kwargs))
 
     return _like(method, build)
@@ -72,7 +72,7 @@ def stream_async(
     """A method that iterates asynchronously over the events of ``build``'s stream."""
 
     def method(self: Awaiting, /, *args: P.args, **kwargs: P.kwargs) -> AsyncGenerator[R, None]:
-        signature(build).bind(*args, **kwargs)
+        check_names(build, kwargs)
         return self._open_stream(build(*args, **kwargs))
 
     return _like(method, build)

@@ -6,7 +6,7 @@ import dataclasses
 import enum
 import functools
 import types
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar, cast, get_args, get_origin, get_type_hints
 
 import numpy as np
@@ -22,8 +22,8 @@ E = TypeVar("E", bound=enum.StrEnum)
 
 def mirror(kind: type[T], message: Message) -> T:
     """A dataclass from the fields of ``message`` that have its fields' names; absent optionals are None."""
-    hints = _hints(cast(Any, kind))
-    return kind(**{name: _field(hint, message, name) for name, hint in hints.items()})
+    readers = _readers(cast(Any, kind), message.DESCRIPTOR)
+    return kind(**{name: read(message) for name, read in readers.items()})
 
 
 def member(kind: type[E], descriptor: EnumDescriptor, number: int) -> E:
@@ -42,31 +42,35 @@ def set_values(message: Message) -> dict[str, Value]:
 
 
 @functools.cache
-def _hints(kind: Any) -> dict[str, Any]:
+def _readers(kind: Any, descriptor: Any) -> dict[str, Callable[[Any], Any]]:
+    """One function per field, so that types are looked at once and not per message."""
     hints = get_type_hints(kind)
-    return {field.name: hints[field.name] for field in dataclasses.fields(kind)}
+    fields = (field.name for field in dataclasses.fields(kind))
+    return {name: _reader(hints[name], name, descriptor.fields_by_name[name]) for name in fields}
 
 
-def _field(hint: Any, message: Any, name: str) -> Any:
-    value, origin = getattr(message, name), get_origin(hint)
-    descriptor = message.DESCRIPTOR.fields_by_name[name]
-    if origin is types.UnionType:
-        return _one(get_args(hint)[0], descriptor, value) if message.HasField(name) else None
-    if origin is tuple:
-        return tuple(_one(get_args(hint)[0], descriptor, item) for item in value)
+def _reader(hint: Any, name: str, field: Any) -> Callable[[Any], Any]:
+    origin = get_origin(hint)
     if origin is Mapping:
-        return dict(value)
-    return _one(hint, descriptor, value)
+        return lambda message: dict(getattr(message, name))
+    if origin is tuple:
+        each = _converter(get_args(hint)[0], field)
+        return lambda message: tuple(each(item) for item in getattr(message, name))
+    if origin is types.UnionType:
+        some = _converter(get_args(hint)[0], field)
+        return lambda message: some(getattr(message, name)) if message.HasField(name) else None
+    convert = _converter(hint, field)
+    return lambda message: convert(getattr(message, name))
 
 
-def _one(hint: Any, descriptor: Any, value: Any) -> Any:
+def _converter(hint: Any, field: Any) -> Callable[[Any], Any]:
     if dataclasses.is_dataclass(hint):
-        return mirror(cast(type[Any], hint), value)
+        return functools.partial(mirror, cast(type[Any], hint))
     if issubclass(hint, enum.StrEnum):
-        return member(hint, descriptor.enum_type, value)
-    if descriptor.enum_type is not None:
-        return DTYPES[value].name if value in DTYPES else ""
-    return value
+        return functools.partial(member, hint, field.enum_type)
+    if field.enum_type is not None:
+        return lambda number: DTYPES[number].name if number in DTYPES else ""
+    return lambda value: value
 
 
 def _plain(field: Any, value: Any) -> Value:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypedDict, get_args, get_type_hints
 
 from numpy.typing import ArrayLike
@@ -120,6 +120,14 @@ def signature(build: Callable[..., Any]) -> inspect.Signature:
         for name, hint in sorted(shown.items(), key=lambda item: item[0] in DrawOptions.__annotations__)
     ]
     return plain.replace(parameters=[*named, *keywords])
+
+
+def check_names(build: Callable[..., Any], keywords: Iterable[str]) -> None:
+    """Raise TypeError for a keyword that ``build`` does not have: ``**options`` alone would swallow it."""
+    known = signature(build).parameters
+    for name in keywords:
+        if name not in known:
+            raise TypeError(f"{build.__name__}() got an unexpected keyword argument {name!r}")
 
 
 def hints(build: Callable[..., Any]) -> dict[str, Any]:

@@ -23,18 +23,22 @@ def refused(client: Client, **options: float) -> PxserveError:
 
 
 def test_status_details_become_attributes(client: Client, script: Script) -> None:
-    violation = error_details_pb2.BadRequest.FieldViolation(field="n", description="at most 64")
+    violation = error_details_pb2.BadRequest.FieldViolation
+    violations = [
+        violation(field="n", description="at most 64"),
+        violation(field="eta", description="unknown"),
+    ]
     details = (
         error_details_pb2.ErrorInfo(reason="INVALID_ARGUMENT", metadata={"rows": "3"}),
-        error_details_pb2.BadRequest(field_violations=[violation]),
+        error_details_pb2.BadRequest(field_violations=violations),
     )
     script.failures.append(Failure(grpc.StatusCode.INVALID_ARGUMENT, "n: at most 64", details))
     error = refused(client)
     assert error.code is grpc.StatusCode.INVALID_ARGUMENT
     assert (error.reason, error.message) == ("INVALID_ARGUMENT", "n: at most 64")
-    assert error.field_violations == (FieldViolation("n", "at most 64"),)
+    assert error.field_violations == (FieldViolation("n", "at most 64"), FieldViolation("eta", "unknown"))
     assert (error.metadata, error.retry_after_s, error.request_id) == ({"rows": "3"}, None, "r1")
-    assert str(error) == "INVALID_ARGUMENT: n: at most 64\n  n: at most 64"
+    assert str(error) == "INVALID_ARGUMENT: n: at most 64\n  eta: unknown"
 
 
 def test_an_operation_without_meaning_explains_itself(client: Client, script: Script) -> None:

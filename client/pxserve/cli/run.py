@@ -29,13 +29,13 @@ def run(arguments: Sequence[str] | None = None) -> int:
         with Client(given.target, tls=given.tls, token=given.token) as client:
             return _answer(client, given)
     except (UsageError, OSError) as error:
-        errors.print(f"pxserve {given.command}: {error}", markup=False)
+        errors.print(f"pxserve {given.command}: {error}", markup=False, soft_wrap=True)
         return 2
     except PxserveError as error:
         if given.json:
             _print_json(show.error_json(error))
         else:
-            errors.print(str(error), markup=False)
+            errors.print(str(error), markup=False, soft_wrap=True)
         return 1
     except KeyboardInterrupt:
         return 130
