@@ -89,7 +89,8 @@ def question_all(client: Client, console: Console) -> dict[str, Answers]:
 
 def questions_for(client: Client, name: str) -> Iterator[Question]:
     """Handwriting for image models, prose for text models; neither was trained on."""
-    if client.get_model(name).data.kind == "tokens":
+    data = client.get_model(name).data
+    if data is not None and data.kind == "tokens":
         texts = [row.decode(errors="replace") for row in text().test[:4]]
         return text_questions(client, name, texts)
     return image_questions(client, name, digits().test.images)

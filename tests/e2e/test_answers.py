@@ -44,6 +44,7 @@ def test_capabilities_say_everything_that_can_be_asked(client: Client, name: str
 def test_samples_lie_in_the_data_space(client: Client, name: str) -> None:
     samples = client.sample(name, 2, seed=1)
     spec = client.get_model(name).data
+    assert spec is not None
     assert samples.data.shape[0] == 2
     assert samples.data.min() >= 0
     assert samples.data.max() < spec.levels
@@ -91,8 +92,9 @@ def test_anomaly_scores_carry_conformal_p_values(client: Client, name: str) -> N
     noise = np.random.default_rng(0).integers(0, 17, HANDWRITING.shape).astype(np.uint8)
     scored = client.score_anomaly(name, np.concatenate([HANDWRITING, noise]), seed=1)
     assert scored.calibration_size > 100
-    assert (scored.p_value > 0).all()
-    assert (scored.p_value <= 1).all()
+    assert scored.p_value is not None
+    assert scored.p_value.min() > 0
+    assert scored.p_value.max() <= 1
     assert scored.p_value[:3].mean() > scored.p_value[3:].mean()
 
 

@@ -29,9 +29,7 @@ def test_a_split_request_equals_the_whole_one(client: Client, name: str) -> None
 
 
 @pytest.mark.parametrize("name", IMAGE_MODELS)
-def test_completions_and_scores_of_the_first_rows_do_not_depend_on_the_others(
-    client: Client, name: str
-) -> None:
+def test_completions_and_scores_of_a_row_do_not_depend_on_the_others(client: Client, name: str) -> None:
     whole = client.inpaint(name, ROWS, UPPER, n=2, seed=4)
     first = client.inpaint(name, ROWS[:1], UPPER, n=1, seed=4)
     np.testing.assert_array_equal(first.data[:, 0], whole.data[:1, 0])
