@@ -1,0 +1,1 @@
+"""The server: api, engine, families, runtime."""
