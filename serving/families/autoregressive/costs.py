@@ -7,7 +7,7 @@ import numpy as np
 from serving.families.autoregressive import enumeration, evidence, sampling
 from serving.families.autoregressive.masks import Partial
 from serving.families.autoregressive.particles import Plan
-from serving.families.autoregressive.symbols import Alphabet, Ids
+from serving.families.autoregressive.symbols import Alphabet, Flags, Ids
 from serving.families.request import Operation, Request
 
 Rows = dict[str, int]
@@ -44,17 +44,44 @@ def _likelihood(alphabet: Alphabet, request: Request) -> int:
         plan = evidence.round_plan(request, 0)
         each = plan.evaluations(partial, alphabet.size)
         return int((each * evidence.rounds(request, each)).sum())
-    summed = enumeration.values(alphabet, partial.inner)[partial.gaps > 0]
-    return request.rows + int(summed.sum())
+    return request.rows + int(_enumerated(alphabet, partial.inner)[partial.gaps > 0].sum())
+
+
+def _enumerated(alphabet: Alphabet, unknown: Flags) -> Ids:
+    """Values of each row that will be scored; a request with more than MOST is refused."""
+    return np.minimum(enumeration.values(alphabet, unknown), enumeration.MOST).astype(np.int64)
 
 
 def _inpaint(alphabet: Alphabet, request: Request) -> Rows:
     partial = Partial.of(alphabet, request)
     if request.method == "enumerate":
-        return {"scorer": int(enumeration.values(alphabet, partial.missing).sum())}
+        return {"scorer": int(_enumerated(alphabet, partial.missing).sum())}
     particles = request.parameters.get("particles", 64) if request.method == "smc" else 1
     assert isinstance(particles, int)
     plan = Plan(request.completions, particles)
     copies = request.completions * (particles if request.parameters.get("moments") else 1)
-    tails: Ids = np.where(partial.known_end > 0, partial.counts - partial.known_end, partial.counts)
-    return _both(alphabet, int(plan.evaluations(partial, alphabet.size).sum()), int(tails.sum()) * copies)
+    tails = int((partial.counts - partial.known_end).sum())
+    return _both(alphabet, int(plan.evaluations(partial, alphabet.size).sum()), tails * copies)
+
+
+def depth(alphabet: Alphabet, request: Request) -> int:
+    """Network runs that must follow one another, at most."""
+    operation = request.operation
+    if operation is Operation.SAMPLE:
+        return int(sampling.continuation(alphabet, request).steps.max(initial=0))
+    if operation in (Operation.LIKELIHOOD, Operation.INPAINT):
+        return _masked_depth(alphabet, request)
+    decodes = operation in (Operation.DECODE, Operation.RECONSTRUCT, Operation.INTERPOLATE)
+    scores = 2 if operation is Operation.INTERPOLATE else 1
+    return scores + (alphabet.length if decodes or request.parameters.get("round_trip") else 0)
+
+
+def _masked_depth(alphabet: Alphabet, request: Request) -> int:
+    if request.method in ("exact", "enumerate"):
+        return 1 + (request.rows if request.observed is not None else 0)  # values are scored row by row
+    partial = Partial.of(alphabet, request)
+    gaps = 1 + int(partial.gaps.max(initial=0))
+    if request.operation is Operation.INPAINT:
+        return gaps + int((partial.counts - partial.known_end).max(initial=0))
+    each = evidence.round_plan(request, 0).evaluations(partial, alphabet.size)
+    return gaps * int(evidence.rounds(request, each).max(initial=1))

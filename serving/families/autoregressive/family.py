@@ -73,6 +73,10 @@ class AutoregressiveFamily:
         """Network rows by component, an upper bound."""
         return costs.network_rows(self.alphabet, request)
 
+    def depth(self, request: Request) -> int:
+        """Network runs that must follow one another, at most."""
+        return costs.depth(self.alphabet, request)
+
     def tables(
         self, components: Mapping[str, object], capacity: int, device: torch.device
     ) -> dict[str, Table]:

@@ -44,11 +44,12 @@ LAST_GAP_LEFT_ONLY = np.array([0.130, 0.553, 0.195, 0.122])
 
 @dataclass
 class ChainNetwork:
-    """``tokens`` [rows, length] -> ``logits``; counts the rows that it ran."""
+    """``tokens`` [rows, length] -> ``logits``; counts its rows and runs."""
 
     length: int
     shifted: bool = True
     rows: int = 0
+    runs: int = 0
     specs: dict[str, tuple[torch.dtype, tuple[int, ...]]] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -57,6 +58,7 @@ class ChainNetwork:
     def __call__(self, inputs: Tensors) -> Tensors:
         tokens = inputs["tokens"]
         self.rows += len(tokens)
+        self.runs += 1
         if not self.shifted:
             begin = torch.full((len(tokens), 1), SYMBOLS)
             tokens = torch.cat([begin, tokens[:, :-1]], dim=1)

@@ -52,6 +52,7 @@ def test_every_method_that_is_listed_answers_within_its_predicted_rows(
     ask = asked(operation, method)
     chain.ask(ask)
     assert 0 < chain.network.rows <= chain.family.network_rows(ask)["scorer"]
+    assert 0 < chain.network.runs <= chain.family.depth(ask)
 
 
 def test_capabilities_cover_the_operations_in_order() -> None:
