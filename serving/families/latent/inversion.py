@@ -23,7 +23,7 @@ from serving.families.latent.posterior_target import Decoder, masked
 from serving.families.latent.run import Run
 
 SCREENED = 64  # random draws that starts are chosen from
-RESTARTS = 4
+RESTARTS = 2
 ITERATIONS = 15  # of Levenberg-Marquardt
 ADAM_ITERATIONS = 200
 ADAM_RATE = 0.1

@@ -35,6 +35,7 @@ WIDENING = 2.0
 SAMPLES = Parameter("importance_samples", "int", 64, 1, 100_000)
 CHAINS = Parameter("importance_samples", "int", 16, 1, 10_000)
 TEMPERATURES = Parameter("steps", "int", 100, 1, 100_000)
+MORE_TEMPERATURES = Parameter("steps", "int", 400, 1, 100_000)  # the prior is further away
 
 ELBO = Method(
     "elbo",
@@ -55,7 +56,7 @@ AIS = Method(
 AIS_PRIOR = Method(
     "ais_prior",
     "STOCHASTIC_LOWER_BOUND",
-    (TEMPERATURES, CHAINS, *PRECISION, OBSERVED),
+    (MORE_TEMPERATURES, CHAINS, *PRECISION, OBSERVED),
     reference="Neal 2001; from the prior, without the encoder, Wu et al. 2017",
 )
 METHODS = (ELBO, IWAE, AIS, AIS_PRIOR)
