@@ -15,11 +15,11 @@ ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "methods.md"
 HEAD = """# Methods
 
-Every method of every reference model, as `GetModel` lists them; written by `python docs/methods.py`. A cost is in
-network rows for one row of the answer, at the defaults: multiply by the seconds per row of the model's network
-on your device (`GetModel` reports the measured `row_seconds`). The default method is bold. Bounds and
-estimates of different *targets* are not ordered by any theorem: the variational bound scores the ancestral
-sampler's density, the probability-flow likelihood another one.
+Every method of every reference model, as `GetModel` lists them; written by `python docs/methods.py`.
+A cost is in network rows for one row of the answer, at the defaults: multiply by the seconds per row of the
+model's network on your device (`GetModel` reports the measured `row_seconds`). The default method is bold.
+Bounds and estimates of different *targets* are not ordered by any theorem: the variational bound scores
+the ancestral sampler's density, the probability-flow likelihood another one.
 """
 
 

@@ -14,7 +14,7 @@ from serving.engine.batched_lane import BatchedLane
 from serving.engine.lane import Lane
 from serving.engine.messages import ModelKey
 from serving.engine.slotted_lane import SlottedLane
-from serving.engine.warmup import measured, warm
+from serving.engine.warmup import measured, time_decoding, warm
 from serving.families.calibration import Calibration
 from serving.families.capability import Capability
 from serving.families.registry import family_of
@@ -81,6 +81,9 @@ def open_model(
     lanes, table_lanes = _lanes(key, networks, tables, options.max_rows)
     opened = time.monotonic()
     verdict = warm(spec, networks, lanes)
+    for lane in lanes.values():
+        if isinstance(lane, SlottedLane):
+            time_decoding(spec, family, lane)
     warmed = time.monotonic()
     loaded = LoadedModel(
         key=key,

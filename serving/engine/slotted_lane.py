@@ -19,7 +19,7 @@ class SlottedLane(Lane):
     def __init__(self, model: ModelKey, name: str, table: SlottedTable, max_rows: int) -> None:
         super().__init__(model, table.component)
         self._name = name
-        self._table = table
+        self.table = table
         self._residents = Residents(table)
         self.max_rows = max_rows
         self._prefilled_last = False
@@ -39,7 +39,7 @@ class SlottedLane(Lane):
     def tick(self, keys: Keys) -> Tick:
         """One prefill chunk of one row, or one decode run over up to ``max_rows`` rows."""
         tick = Tick(np.empty(0, np.int64), np.empty(0, np.int64), capacity=self.max_rows)
-        pending = self._table.pending_prefill()
+        pending = self.table.pending_prefill()
         decoding = np.setdiff1d(np.flatnonzero(self._residents.alive), pending, assume_unique=True)
         # Alternating keeps a long prefix from stalling the rows that already decode.
         if len(pending) and (not self._prefilled_last or not len(decoding)):
@@ -54,7 +54,7 @@ class SlottedLane(Lane):
         slot = int(pending[np.argmin(keys(owner[pending]))])
         tick.tasks, tick.rows, tick.network_rows = owner[[slot]], np.ones(1, np.int64), 1
         try:
-            self._table.prefill(slot)
+            self.table.prefill(slot)
         except Exception as error:
             tick.failed.append((int(owner[slot]), error))
 
@@ -75,7 +75,7 @@ class SlottedLane(Lane):
     def _attempt(self, slots: Slots, tick: Tick) -> None:
         """Decode; where that raises, decode the halves, until the guilty row is alone and fails."""
         try:
-            bad = self._table.decode(slots)
+            bad = self.table.decode(slots)
         except Exception as error:
             if len(slots) == 1:
                 tick.failed.append((int(self._residents.owner[slots[0]]), error))

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 
 from export.package.schema import ModelSpec, TensorSpec
@@ -13,14 +14,16 @@ from serving.engine.batched_lane import BatchedLane
 from serving.engine.estimate import StepTime
 from serving.engine.example import example_request
 from serving.engine.lane import Lane
+from serving.engine.slotted_lane import SlottedLane
 from serving.families.capability import Capability
-from serving.families.request import Request
-from serving.families.rows import Family
+from serving.families.request import Operation, Request
+from serving.families.rows import Family, Loop
 from serving.runtime.network import Network, Tensors
 
 FIXED_ROWS = 16  # what a network is padded to if its rows depend on their number
 PROBED_LENGTH = 32  # of a dynamic axis
 COUNTS = (1, 2, 3, 7, 16)
+DECODING_TICKS = 3
 
 
 @dataclass(frozen=True)
@@ -71,6 +74,28 @@ def time_runs(network: Network, inputs: Tensors, step_time: StepTime) -> None:
             begun = time.perf_counter()
             network(part)
             step_time.observe(count, time.perf_counter() - begun)
+
+
+def time_decoding(spec: ModelSpec, family: Family, lane: SlottedLane) -> None:
+    """Seed the estimate of a cached network: a few decoding ticks of one row, and of many."""
+    capability = next(c for c in family.capabilities() if c.operation is Operation.SAMPLE)
+    example = example_request(spec, family, capability, capability.default)
+    for rows in {1, min(lane.max_rows, lane.table.capacity)}:
+        conditions = {name: value.repeat(rows, 0) for name, value in example.conditions.items()}
+        program = family.program(replace(example, rows=rows, conditions=conditions))
+        loop = next(program)
+        assert isinstance(loop, Loop)
+        slots = np.arange(rows)
+        lane.table.admit(slots, loop)
+        for slot in lane.table.pending_prefill():
+            while lane.table.prefill(int(slot)):
+                pass
+        for _ in range(min(DECODING_TICKS, int(loop.steps.max()))):
+            begun = time.perf_counter()
+            lane.table.decode(slots)
+            lane.step_time.observe(rows, time.perf_counter() - begun)
+        lane.table.release(slots)
+        program.close()
 
 
 def probe_inputs(spec: ModelSpec, network: Network) -> Tensors:
