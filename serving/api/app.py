@@ -9,6 +9,7 @@ import signal
 from pathlib import Path
 from typing import Protocol
 
+from serving.api import reflect
 from serving.api.convert.provenance import server_version
 from serving.api.generative import Generative
 from serving.api.health import Health
@@ -114,11 +115,14 @@ class App:
         quiet = Rpc(metrics, Gate(), config.default_deadline_s, quiet=True)
         generative = Generative(self.repository, self._engine, metrics, limits)
         models = Models(self.repository, SelfTest(self._engine), limits)
-        return {
+        handlers = {
             GENERATIVE: generative_handlers(rpc, generative),
             MODELS: model_handlers(rpc, models),
             HEALTH: health_handlers(quiet, self._health),
         }
+        if not config.no_reflection:
+            handlers[reflect.SERVICE] = reflect.reflection_handlers(quiet, tuple(handlers))
+        return handlers
 
     def _serve_metrics(self) -> None:
         if not self._config.metrics:

@@ -36,19 +36,19 @@ class Generative:
 
     async def answer(self, question: Question, call: Call) -> Message:
         """The response to any unary request."""
-        prepared = prepare(question, call, self._repository, self._limits, whole_reply=True)
+        prepared = await prepare(question, call, self._repository, self._limits, whole_reply=True)
         if _validates_only(question):
             return self._predicted(prepared)
         finished = await answer_of(self._engine, prepared.loaded.key, prepared.request, prepared.options())
         self._answered(prepared)
-        return replies.reply_of(finished.result, prepared.frame(finished.result, finished.usage))
+        return await prepared.reply(finished)
 
     async def stream_sample(
         self, message: sample_pb2.StreamSampleRequest, call: Call
     ) -> AsyncGenerator[Message, None]:
         """Progress, previews or text, rows, then the summary."""
         every = _preview_steps(message)
-        prepared = prepare(message.request, call, self._repository, self._limits, whole_reply=False)
+        prepared = await prepare(message.request, call, self._repository, self._limits, whole_reply=False)
         if message.request.validate_only:
             predicted = self._predicted(prepared)
             assert isinstance(predicted, sample_pb2.SampleResponse)
@@ -63,7 +63,7 @@ class Generative:
     ) -> AsyncGenerator[Message, None]:
         """Progress, previews, completions, then the summary."""
         every = _preview_steps(message)
-        prepared = prepare(message.request, call, self._repository, self._limits, whole_reply=False)
+        prepared = await prepare(message.request, call, self._repository, self._limits, whole_reply=False)
         if message.request.validate_only:
             predicted = self._predicted(prepared)
             assert isinstance(predicted, inpaint_pb2.InpaintResponse)
@@ -78,7 +78,7 @@ class Generative:
         """Progress, running estimates, then the result."""
         if not message.HasField("request"):
             raise invalid("request", "is required")
-        prepared = prepare(message.request, call, self._repository, self._limits, whole_reply=False)
+        prepared = await prepare(message.request, call, self._repository, self._limits, whole_reply=False)
         if message.request.validate_only:
             predicted = self._predicted(prepared)
             assert isinstance(predicted, likelihood_pb2.LikelihoodResponse)

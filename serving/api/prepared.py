@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from dataclasses import dataclass
+
+from google.protobuf.message import Message
 
 from pxserve.v1 import data_pb2
 from serving.api.convert import replies
@@ -12,12 +15,15 @@ from serving.api.convert.requests import Question, asked_of
 from serving.api.convert.rows import Writer
 from serving.api.resolve.request import Rules, resolve
 from serving.api.rpc import Call
-from serving.engine.messages import Options, Usage
+from serving.engine.messages import Finished, Options, Usage
 from serving.errors import invalid
 from serving.families.request import Request
 from serving.families.result import Result
 from serving.repository.loader import LoadedModel
 from serving.repository.repository import Repository
+
+INLINE_BYTES = 1 << 17  # of a request that is read on the event loop
+INLINE_ELEMENTS = 1 << 14  # of a reply that is written there
 
 
 @dataclass(frozen=True)
@@ -47,6 +53,14 @@ class Prepared:
         provenance = provenance_of(self.loaded, self.request, values, usage, self.call.request_id)
         return replies.Frame(self.request, self.writer, provenance, with_data)
 
+    async def reply(self, finished: Finished) -> Message:
+        """The response message; large ones are written in a thread."""
+        frame = self.frame(finished.result, finished.usage)
+        elements = self.request.rows * self.request.completions * self.loaded.spec.data.elements
+        if elements <= INLINE_ELEMENTS:
+            return replies.reply_of(finished.result, frame)
+        return await asyncio.to_thread(replies.reply_of, finished.result, frame)
+
     def options(self, stream: bool = False, preview_every_steps: int = 0) -> Options:
         """How to run it; the deadline counts from when the call came in."""
         return Options(
@@ -57,22 +71,24 @@ class Prepared:
         )
 
 
-def prepare(
+async def prepare(
     question: Question, call: Call, repository: Repository, limits: Limits, *, whole_reply: bool
 ) -> Prepared:
     """Find the model and resolve the request; raises the ServingError that says what is wrong.
 
-    ``whole_reply``: the answer is one message, so its size is limited.
+    ``whole_reply``: the answer is one message, so its size is limited. Large requests are read in a
+    thread, so that the event loop goes on.
     """
     loaded = find(question.model, question.version if question.HasField("version") else None, repository)
     call.model = loaded.key.name
-    rules = Rules(
-        loaded.spec,
-        loaded.capabilities,
-        loaded.latent,
-        limits.rows_of(loaded),
-        limits.max_message_bytes if whole_reply else 0,
-    )
+    reply_bytes = limits.max_message_bytes if whole_reply else 0
+    rules = Rules(loaded.spec, loaded.capabilities, loaded.latent, limits.rows_of(loaded), reply_bytes)
+    if call.payload_bytes <= INLINE_BYTES:
+        return _understood(question, call, loaded, rules)
+    return await asyncio.to_thread(_understood, question, call, loaded, rules)
+
+
+def _understood(question: Question, call: Call, loaded: LoadedModel, rules: Rules) -> Prepared:
     request = resolve(asked_of(question, rules), rules)
     encoding = getattr(question, "encoding", data_pb2.ENCODING_UNSPECIFIED)
     return Prepared(loaded, request, Writer.of(loaded.spec, encoding), call)

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import secrets
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import NoReturn, TypeAlias, TypeVar
@@ -42,6 +42,7 @@ class Call:
     request_id: str
     started: float
     deadline_s: float = 0.0  # time left when the call came in
+    payload_bytes: int = 0
     model: str = ""
 
 
@@ -97,6 +98,7 @@ class Rpc:
 
         async def handle(payload: bytes, context: Context) -> bytes:
             async def work(call: Call) -> bytes:
+                call.payload_bytes = len(payload)
                 reply = await answer(parsed(payload, kind), call)
                 return reply.SerializeToString()
 
@@ -114,6 +116,7 @@ class Rpc:
 
         async def handle(payload: bytes, context: Context) -> None:
             async def work(call: Call) -> None:
+                call.payload_bytes = len(payload)
                 request = parsed(payload, kind)
                 await context.send_initial_metadata(((REQUEST_ID_KEY, call.request_id),))
                 async with aclosing(answer(request, call)) as events:
@@ -123,6 +126,24 @@ class Rpc:
             await self._watched(operation, context, work)
 
         return grpc.unary_stream_rpc_method_handler(handle)
+
+    def conversation(
+        self,
+        operation: str,
+        kind: type[Asked],
+        answer: Callable[[AsyncIterator[Asked], Call], AsyncIterator[Message]],
+    ) -> Handler:
+        """Many messages in, many out."""
+
+        async def handle(payloads: AsyncIterator[bytes], context: Context) -> None:
+            async def work(call: Call) -> None:
+                requests = (parsed(payload, kind) async for payload in payloads)
+                async for reply in answer(requests, call):
+                    await context.write(reply.SerializeToString())
+
+            await self._watched(operation, context, work)
+
+        return grpc.stream_stream_rpc_method_handler(handle)
 
     async def _watched(
         self, operation: str, context: Context, work: Callable[[Call], Awaitable[Done]]

@@ -8,7 +8,6 @@ from pathlib import Path
 import grpc
 import grpc.aio
 from grpc_health.v1 import health_pb2
-from grpc_reflection.v1alpha import reflection
 
 from pxserve.v1 import (
     generative_service_pb2,
@@ -75,9 +74,6 @@ def grpc_server(config: Config, handlers: Handlers) -> tuple[grpc.aio.Server, in
             for service, methods in handlers.items()
         )
     )
-    if not config.no_reflection:
-        names = (*handlers, reflection.SERVICE_NAME)
-        reflection.enable_server_reflection(names, server)
     return server, _bind(server, config)
 
 

@@ -9,6 +9,8 @@ from google.protobuf.unknown_fields import UnknownFieldSet
 
 from serving.errors import invalid
 
+MAX_MESSAGES = 64  # in one repeated field of messages (conditions)
+
 Parsed = TypeVar("Parsed", bound=Message)
 
 
@@ -37,5 +39,7 @@ def refuse_unknown(message: Message, path: str) -> None:
         if isinstance(value, Message):
             refuse_unknown(value, f"{path}{field.name}.")
             continue
+        if len(value) > MAX_MESSAGES:
+            raise invalid(f"{path}{field.name}", f"{len(value)} entries; at most {MAX_MESSAGES}")
         for index, entry in enumerate(value):
             refuse_unknown(entry, f"{path}{field.name}[{index}].")

@@ -56,7 +56,7 @@ def _sample(question: sample_pb2.SampleRequest, rules: Rules) -> Asked:
         seed=_seed(question),
         first_row=question.first_row,
         n=question.n if question.HasField("n") else None,
-        data=rows_of(question.prompt, rules.spec, "prompt") if question.HasField("prompt") else None,
+        data=_rows(question, "prompt", rules),
         conditions=_conditions(question.conditions),
     )
 
@@ -168,7 +168,7 @@ def _rows(question: Message, field: str, rules: Rules) -> Rows | None:
     if not question.HasField(field):
         return None
     data: data_pb2.Data = getattr(question, field)
-    return rows_of(data, rules.spec, field)
+    return rows_of(data, rules.spec, rules.max_rows, field)
 
 
 def _observed(

@@ -18,18 +18,27 @@ from serving.errors import invalid
 from serving.families.request import Array
 
 
-def rows_of(data: data_pb2.Data, spec: ModelSpec, field: str) -> Rows:
-    """The rows, of the right rank and dtype; InvalidArgument where they cannot be read."""
+def rows_of(data: data_pb2.Data, spec: ModelSpec, max_rows: int, field: str) -> Rows:
+    """The rows, of the right rank and dtype; InvalidArgument where they cannot be read, or are too many."""
     kind = data.WhichOneof("value")
     if kind == "tensor":
         array = array_of(data.tensor, f"{field}.tensor", spec.data.dtype)
         check_shape(array.shape, spec.data, f"{field}.tensor.shape")
         return Rows(array, _lengths(data))
     if kind == "images":
+        _check_count(len(data.images.png), max_rows, f"{field}.images")
         return Rows(_levels(data.images, spec, f"{field}.images"), _lengths(data))
     if kind == "texts":
+        _check_count(len(data.texts.texts), max_rows, f"{field}.texts")
         return _tokens(data, spec, field)
     raise invalid(field, "holds no rows: set tensor, images or texts")
+
+
+def _check_count(rows: int, max_rows: int, field: str) -> None:
+    if not rows:
+        raise invalid(field, "holds no rows")
+    if rows > max_rows:
+        raise invalid(field, f"{rows} rows; this server answers at most {max_rows} per request")
 
 
 def _lengths(data: data_pb2.Data) -> NDArray[np.int32] | None:
@@ -40,8 +49,6 @@ def _levels(images: data_pb2.Images, spec: ModelSpec, field: str) -> NDArray[np.
     raster = raster_of(spec.data)
     if raster is None:
         raise invalid(field, "rows of this model are no pictures with 8-bit levels; send a tensor")
-    if not images.png:
-        raise invalid(field, "holds no rows")
     return levels_of(images.png, raster, f"{field}.png")
 
 
@@ -52,13 +59,7 @@ def _tokens(data: data_pb2.Data, spec: ModelSpec, field: str) -> Rows:
         raise invalid(f"{field}.lengths", "texts have their own lengths")
     if data.texts.HasField("tokens"):
         raise invalid(f"{field}.texts.tokens", "belongs to replies; send texts, or a tensor of ids")
-    if not data.texts.texts:
-        raise invalid(f"{field}.texts", "holds no rows")
-    ids, lengths = ids_of(data.texts.texts)
-    if lengths.min() < 1:
-        raise invalid(f"{field}.texts", f"text {int(lengths.argmin())} is empty")
-    if ids.shape[1] > spec.data.elements:
-        raise invalid(f"{field}.texts", f"a text of {ids.shape[1]} tokens; at most {spec.data.elements}")
+    ids, lengths = ids_of(data.texts.texts, spec.data.elements, f"{field}.texts")
     return Rows(ids, lengths)
 
 

@@ -11,6 +11,8 @@ from pxserve.v1 import data_pb2
 from serving.errors import invalid
 from serving.families.request import Array
 
+MAX_AXES = 8  # before their product is taken: it may have as many digits as the message
+
 # Little-endian on the wire, whatever this machine is.
 _DTYPES: dict[data_pb2.DataType.ValueType, np.dtype[np.generic]] = {
     data_pb2.DATA_TYPE_BOOL: np.dtype("?"),
@@ -33,14 +35,16 @@ def array_of(tensor: data_pb2.Tensor, field: str, dtype: str) -> Array:
     if found is None or found != wanted:
         name = found.name if found is not None else f"{tensor.dtype}, which is no DataType"
         raise invalid(f"{field}.dtype", f"must be {wanted.name}, not {name}")
+    if len(tensor.shape) > MAX_AXES:
+        raise invalid(f"{field}.shape", f"{len(tensor.shape)} axes; at most {MAX_AXES}")
     shape = tuple(tensor.shape)
     if any(size < 0 for size in shape):
-        raise invalid(f"{field}.shape", f"{_text(shape)} has a negative size")
+        raise invalid(f"{field}.shape", f"{list(shape)} has a negative size")
     expected_bytes = math.prod(shape) * wanted.itemsize
     if expected_bytes != len(tensor.data):
         raise invalid(
             f"{field}.data",
-            f"{len(tensor.data)} bytes, but shape {_text(shape)} of {wanted.name} takes {expected_bytes}",
+            f"{len(tensor.data)} bytes, but shape {list(shape)} of {wanted.name} takes {expected_bytes}",
         )
     if found.kind == "b" and len(tensor.data.translate(None, b"\x00\x01")):
         raise invalid(f"{field}.data", "bool takes one byte per element, 0 or 1")
@@ -66,7 +70,3 @@ def tensor_of(array: Array) -> data_pb2.Tensor:
 def data_type_of(dtype: str) -> data_pb2.DataType.ValueType:
     """The enum value of a dtype's name; DATA_TYPE_UNSPECIFIED where the wire has none (float16)."""
     return _NAMES.get(dtype, data_pb2.DATA_TYPE_UNSPECIFIED)
-
-
-def _text(shape: tuple[int, ...]) -> str:
-    return str(list(shape[:8])) if len(shape) <= 8 else f"{list(shape[:8])} and {len(shape) - 8} more"

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from export.package.schema import ModelSpec
+from serving.errors import invalid
 from serving.families.request import Array
 
 BYTES = 256  # ids of the byte tokenizer; larger ids are symbols without text (begin, end)
@@ -19,13 +20,16 @@ def has_text(spec: ModelSpec) -> bool:
     return spec.autoregressive is not None and spec.autoregressive.tokenizer == "bytes"
 
 
-def ids_of(texts: Sequence[str]) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-    """Token ids [rows, longest] padded with 0, and lengths [rows]."""
+def ids_of(texts: Sequence[str], most: int, field: str) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    """Token ids [rows, longest] padded with 0, and lengths [rows]; each text has 1 .. ``most`` tokens."""
     encoded = [text.encode("utf-8") for text in texts]
+    for index, row in enumerate(encoded):
+        if not 1 <= len(row) <= most:
+            raise invalid(f"{field}[{index}]", f"has {len(row)} tokens; must be 1..{most}")
     lengths = np.array([len(row) for row in encoded], np.int32)
     ids = np.zeros((len(encoded), int(lengths.max(initial=0))), np.int32)
-    for row, content in zip(ids, encoded, strict=True):
-        row[: len(content)] = np.frombuffer(content, np.uint8)
+    for tokens, content in zip(ids, encoded, strict=True):
+        tokens[: len(content)] = np.frombuffer(content, np.uint8)
     return ids, lengths
 
 

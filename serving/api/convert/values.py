@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
 
 import numpy as np
 from google.protobuf.descriptor import FieldDescriptor
@@ -33,8 +33,7 @@ def _value(descriptor: FieldDescriptor, content: object, field: str) -> Value:
         return float(str(np.float32(content)))  # 0.7f is 0.7 to whoever wrote it, not 0.699999988
     if isinstance(content, bool | int | float | str):
         return content
-    assert hasattr(content, "__iter__")
-    return tuple(str(entry) for entry in content)
+    return tuple(str(entry) for entry in cast("Sequence[str]", content))
 
 
 def fill(message: Message, values: Mapping[str, Value]) -> None:

@@ -10,6 +10,9 @@ from serving.errors import FailedPrecondition, invalid
 from serving.families.capability import Capability, Method, Parameter
 from serving.families.request import Operation, Value
 
+MAX_STRINGS = 16
+MAX_STRING = 256  # characters
+
 _PYTHON_TYPES: Mapping[str, tuple[type, ...]] = {
     "bool": (bool,),
     "int": (int,),
@@ -68,8 +71,15 @@ def _check(field: str, parameter: Parameter, value: Value) -> None:
         raise invalid(field, f"must be of type {parameter.type}")
     if parameter.choices and value not in parameter.choices:
         raise invalid(field, f"{value!r} is none of {', '.join(parameter.choices)}")
+    if isinstance(value, tuple):
+        _check_strings(field, value)
     if isinstance(value, int | float) and not isinstance(value, bool):
         _check_range(field, parameter, value)
+
+
+def _check_strings(field: str, values: tuple[str, ...]) -> None:
+    if len(values) > MAX_STRINGS or not all(1 <= len(value) <= MAX_STRING for value in values):
+        raise invalid(field, f"at most {MAX_STRINGS} strings of 1..{MAX_STRING} characters each")
 
 
 def _check_range(field: str, parameter: Parameter, value: float) -> None:

@@ -149,6 +149,14 @@ def test_reflection_lists_the_services_unless_turned_off(served: Served, tmp_pat
         assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
 
 
+def test_reflection_refuses_bytes_that_do_not_parse(served: Served) -> None:
+    path = "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
+    call: Any = served.channel.stream_stream(path)
+    with pytest.raises(grpc.RpcError) as caught:
+        list(call(iter([b"\xff\xff"])))
+    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+
+
 def test_taken_port_is_a_config_error(served: Served) -> None:
     async def again() -> None:
         config = Config(models=".", listen=f"127.0.0.1:{served.app.port}", metrics="")

@@ -14,6 +14,7 @@ from pxserve.v1 import (
     model_service_pb2,
     sample_pb2,
 )
+from serving.api import prepared
 from serving.api.convert.tensors import tensor_of
 from tests.serving.api.fake_models import CLOUD, DIGITS, LETTERS
 from tests.serving.api.served import Served
@@ -177,3 +178,22 @@ def test_self_test_gives_every_check_a_verdict(served: Served) -> None:
         "SelfTest", model_service_pb2.SelfTestRequest(model=LETTERS, checks=["round_trip"])
     )
     assert undefined.checks[0].verdict == model_service_pb2.VERDICT_NOT_APPLICABLE
+
+
+def test_stop_strings_and_their_reply(served: Served) -> None:
+    request = sample_pb2.SampleRequest(model=LETTERS, seed=1)
+    request.parameters.stop.extend(["\n", "end"])
+    answer = served.call("Sample", request)
+    assert list(answer.parameters.stop) == ["\n", "end"]
+    assert answer.provenance.parameters["stop"] == '["\\n", "end"]'
+
+
+def test_large_requests_and_replies_pass_through_threads(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(prepared, "INLINE_BYTES", 0)
+    monkeypatch.setattr(prepared, "INLINE_ELEMENTS", 0)
+    rows = data_pb2.Data(tensor=tensor_of(np.full((64, 1, 8, 8), 3, np.uint8)))
+    mask = tensor_of(np.ones((64, 1, 8, 8), np.bool_))
+    request = inpaint_pb2.InpaintRequest(model=DIGITS, data=rows, observed=mask, n=1)
+    assert rows_in(served.call("Inpaint", request).data).shape == (64, 1, 1, 8, 8)
