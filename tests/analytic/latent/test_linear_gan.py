@@ -149,7 +149,7 @@ def test_latent_map_completes_from_the_given_entries_alone(extra: tuple[str, ...
 
 @pytest.mark.parametrize("extra", [(), ("generator_vjp",)])
 def test_annealed_completions_follow_the_surrogates_conditional_law(extra: tuple[str, ...]) -> None:
-    rows = 600
+    rows = 300
     result = ask(
         GanFamily(spec(*extra)), NETWORKS, Operation.INPAINT, "annealed_importance",
         {"particles": 16, "steps": 40}, data=repeated(X, rows), observed=np.repeat(GIVEN[None], rows, axis=0),
