@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,20 +29,13 @@ class Running:
 
 
 @contextlib.contextmanager
-def serving(models: Path, listen: str = "", metrics: str = "", log: Path | None = None) -> Iterator[Running]:
+def serving(
+    models: Path, listen: str = "", metrics: str = "", log: Path | None = None, flags: Sequence[str] = ()
+) -> Iterator[Running]:
     """Serve a folder of packages while the block runs; RuntimeError where the server does not come up."""
     listen, metrics = listen or f"127.0.0.1:{free_port()}", metrics or f"127.0.0.1:{free_port()}"
-    command = [
-        sys.executable,
-        "-m",
-        "serving",
-        "--models",
-        str(models),
-        "--listen",
-        listen,
-        "--metrics",
-        metrics,
-    ]
+    addresses = ["--models", str(models), "--listen", listen, "--metrics", metrics]
+    command = [sys.executable, "-m", "serving", *addresses, *flags]
     begun = time.monotonic()
     with contextlib.ExitStack() as stack:
         output = stack.enter_context(log.open("wb")) if log else None

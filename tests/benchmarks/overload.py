@@ -1,0 +1,95 @@
+"""Twice the capacity, with deadlines: what is admitted meets them, what is refused would not have."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+import numpy as np
+
+from serving.errors import ServingError
+from tests.benchmarks.engines import MODELS, Loaded, Timed, engine_with, seconds_per_run
+from tests.benchmarks.figures import Figure
+from tests.benchmarks.mixed import MAX_ROWS, STEPS, Costs, Trace, draw, ideal
+
+TITLE = "Overload at twice the capacity, with deadlines"
+NOTE = (
+    "Poisson arrivals at twice the capacity of digits-diffusion; every request has the same deadline. "
+    "Whether a refused request would have met it is judged by an ideal simulation that admits it beside "
+    "the admitted ones."
+)
+DURATION_S = 15.0
+DEADLINE_S = 1.5
+JUDGED = 100
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Which requests of the trace were admitted, and which of those were in time."""
+
+    admitted: list[int]
+    in_time: list[int]
+    refusal_s: list[float]
+
+
+def run() -> list[Figure]:
+    """Share of the admitted in time, and share of the refused that could have been."""
+    with engine_with(MODELS / "digits-diffusion" / "1") as loaded:
+        one, full = (seconds_per_run(loaded.network, rows) for rows in (1, MAX_ROWS))
+        costs = Costs(one - (full - one) / (MAX_ROWS - 1), (full - one) / (MAX_ROWS - 1))
+        trace = draw(2.0 * MAX_ROWS / full / STEPS.mean(), DURATION_S, seed=2)
+        warm(loaded)
+        outcome = drive(loaded, trace)
+    met = len(outcome.in_time) / max(1, len(outcome.admitted))
+    regret = share_of_regret(trace, costs, outcome)
+    admitted = len(outcome.admitted) / len(trace.steps)
+    return [
+        Figure(TITLE, "admitted requests that met their deadline", met, 0.99, "at least", "", NOTE),
+        Figure(TITLE, "refused requests that would have met it", regret, 0.05, "at most", "", NOTE),
+        Figure(TITLE, "requests admitted", admitted, note=NOTE),
+        Figure(
+            TITLE, "median time to refuse", float(np.median(outcome.refusal_s)) * 1e3, unit="ms", note=NOTE
+        ),
+    ]
+
+
+def warm(loaded: Loaded) -> None:
+    """Let the engine see runs of all sizes."""
+    tickets = [loaded.submit(loaded.sample("ddim", 20, 1, seed)) for seed in range(MAX_ROWS)]
+    for ticket in tickets:
+        ticket.done.wait()
+
+
+def drive(loaded: Loaded, trace: Trace) -> Outcome:
+    """Send the trace; who is refused leaves at once."""
+    begun = time.perf_counter()
+    tickets: dict[int, Timed] = {}
+    refusal_s = []
+    for index, (due, steps) in enumerate(zip(trace.due_s, trace.steps, strict=True)):
+        time.sleep(max(0.0, begun + due - time.perf_counter()))
+        asked = time.perf_counter()
+        try:
+            tickets[index] = loaded.submit(loaded.sample("ddim", int(steps), 1, index), DEADLINE_S)
+        except ServingError:
+            refusal_s.append(time.perf_counter() - asked)
+    for ticket in tickets.values():
+        ticket.done.wait()
+    in_time = [index for index, ticket in tickets.items() if ticket.error is None]
+    return Outcome(list(tickets), in_time, refusal_s or [0.0])
+
+
+def share_of_regret(trace: Trace, costs: Costs, outcome: Outcome) -> float:
+    """Of a sample of the refused: who would have been in time beside the admitted, on an ideal server."""
+    refused = np.setdiff1d(np.arange(len(trace.steps)), outcome.admitted)
+    if not len(refused):
+        return 0.0
+    rng = np.random.default_rng(3)
+    judged = rng.choice(refused, min(JUDGED, len(refused)), replace=False)
+    regretted = 0
+    for one in judged.tolist():
+        together = np.sort(np.append(np.array(outcome.admitted, np.int64), one))
+        latency = ideal(Trace(trace.due_s[together], trace.steps[together]), costs)
+        mine = int(np.flatnonzero(together == one)[0])
+        harmed = int((latency > DEADLINE_S).sum()) > 0
+        regretted += int(latency[mine] <= DEADLINE_S and not harmed)
+    return regretted / len(judged)
