@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, get_args, get_origin
 
 from pxserve import administration, operations
+from pxserve.cli import bench
 from pxserve.options import hints, signature
 
 DEFAULT_TARGET = "127.0.0.1:8500"
@@ -104,6 +105,9 @@ def parser() -> argparse.ArgumentParser:
         sub.add_argument("model", help="model name")
         _add_parameters(sub, command.build)
         _add_connection(sub)
+    load = commands.add_parser("bench", help="send an open-loop load and report latencies")
+    bench.add_flags(load)
+    _add_connection(load)
     return root
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from rich.console import Console
 
-from pxserve.cli import files, show
+from pxserve.cli import bench, files, show
 from pxserve.cli.draw import draw
 from pxserve.cli.files import UsageError
 from pxserve.cli.flags import COMMANDS, arguments_of, parser
@@ -26,6 +26,8 @@ def run(arguments: Sequence[str] | None = None) -> int:
     given = parser().parse_args(arguments)
     errors = Console(stderr=True, highlight=False)
     try:
+        if given.command == "bench":
+            return bench.run(given)
         with Client(given.target, tls=given.tls, token=given.token) as client:
             return _answer(client, given)
     except (UsageError, OSError) as error:
