@@ -100,6 +100,12 @@ def _digits_capabilities() -> tuple[Capability, ...]:
                 ),
             ),
         ),
+        *_latent_capabilities(),
+    )
+
+
+def _latent_capabilities() -> tuple[Capability, ...]:
+    return (
         Capability(
             Operation.SCORE_ANOMALY,
             (Method("score", "ESTIMATE", (Parameter("score_map", "bool", False),), is_default=True),),
