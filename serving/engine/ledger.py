@@ -53,6 +53,7 @@ class Ledger:
         """The index may be reused."""
         self.total[task] = self.done[task] = self.rows[task] = 0
         self.seconds[task] = 0.0
+        self.started[task] = np.nan
         with self._lock:
             self._free.append(task)
 
@@ -78,6 +79,11 @@ class Ledger:
         """Least remaining work first, aged by waiting; priorities go before everything."""
         waited = now_s - self.arrived[tasks]
         return self.remaining_s(tasks) - AGING * waited - PRIORITY_S * self.priority[tasks]
+
+    def queued_and_active_rows(self) -> tuple[int, int]:
+        """Result rows whose request has not begun to run, and those whose request has."""
+        waiting = int(self.rows[np.isnan(self.started)].sum())
+        return waiting, self.open_rows - waiting
 
     def backlog_s(self) -> float:
         """Work left of all tasks."""

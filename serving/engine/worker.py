@@ -25,7 +25,8 @@ from serving.families.rows import Call, Loop, Tensors, Yield
 
 log = logging.getLogger(__name__)
 
-IDLE_WAIT_S = 1.0
+IDLE_WAIT_S = 0.25  # how late an idle engine may notice a deadline of a request that waits for slots
+TELL_EVERY_S = 0.25
 
 
 class Worker:
@@ -50,6 +51,7 @@ class Worker:
         self._deadlines: list[tuple[float, int]] = []
         self._streams = Streams(ledger, clock)
         self._running = True
+        self._tell_s = 0.0
         self.tick_began_s: float | None = None  # read by the watchdog
         self.lost = ""  # why the device is lost, if it is
 
@@ -136,6 +138,10 @@ class Worker:
             if task is not None:
                 self._fail(task, DeadlineExceeded("the deadline passed while it ran or waited"))
         self._streams.heartbeat(now_s)
+        if now_s >= self._tell_s:
+            self._tell_s = now_s + TELL_EVERY_S
+            self._observer.queue(*self._ledger.queued_and_active_rows())
+            self._observer.backlog(self._ledger.backlog_s())
 
     def _idle(self) -> None:
         try:
