@@ -6,7 +6,7 @@ from serving.families.diffusion import anomaly, reconstruction
 from serving.families.diffusion.denoiser import COMPONENT, Denoiser
 from serving.families.diffusion.divergence import VJP
 from serving.families.diffusion.flow_density import Budget
-from serving.families.diffusion.replacement import repaint_plan
+from serving.families.diffusion.replacement import completion_plan
 from serving.families.diffusion.sample import plan_for
 from serving.families.request import Operation, Request
 
@@ -44,7 +44,7 @@ def _inpaint(denoiser: Denoiser, request: Request) -> tuple[str, int, int]:
     if request.method == "smc":
         steps = _integer(request, "steps")
         return COMPONENT, filters * steps * _integer(request, "particles"), steps
-    plan = repaint_plan(denoiser, request)
+    plan = completion_plan(denoiser, request)
     return COMPONENT, filters * len(plan) * (2 if plan.guided else 1), len(plan)
 
 

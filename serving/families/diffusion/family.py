@@ -24,7 +24,6 @@ PROGRAMS = {
     Operation.RECONSTRUCT: inversion.reconstruct,
     Operation.INTERPOLATE: inversion.interpolate,
 }
-COMPLETIONS = {"smc": filtering.smc, "repaint": replacement.repaint, "replacement": replacement.repaint}
 
 
 class DiffusionFamily:
@@ -49,7 +48,8 @@ class DiffusionFamily:
     def program(self, request: Request) -> Program:
         """The program of a request; FailedPrecondition or InvalidArgument where it has no answer."""
         if request.operation is Operation.INPAINT:
-            return COMPLETIONS[request.method](self.denoiser, request)
+            complete = filtering.smc if request.method == "smc" else replacement.complete
+            return complete(self.denoiser, request)
         if request.operation is Operation.SCORE_ANOMALY:
             return anomaly.anomalies(self.denoiser, self.calibration, request)
         return PROGRAMS[request.operation](self.denoiser, request)

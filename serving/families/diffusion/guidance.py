@@ -16,18 +16,18 @@ def guided_rows(guided: NDArray[np.bool_], device: torch.device) -> torch.Tensor
     return torch.from_numpy(twin).to(device)
 
 
-def rescaled(
+def guided(
     output: torch.Tensor, twin: torch.Tensor, scale: torch.Tensor, rescale: NDArray[np.float32]
 ) -> torch.Tensor:
-    """Guided prediction [rows, n], brought back to the conditional one's spread (Lin et al. 2024, eq. 15-16).
+    """Guided prediction [rows, n], rescaled towards the conditional one's spread (Lin et al. 2024, eq. 15).
 
     Spreads are per row, summed in float64 by NumPy: no row's bits depend on how many others there are.
     """
     conditional, unconditional = output[: len(twin)], output.index_select(0, twin)
-    guided = unconditional + scale * (conditional - unconditional)
-    ratio = _spread(conditional) / np.maximum(_spread(guided), 1e-12)
+    mixed = unconditional + scale * (conditional - unconditional)
+    ratio = _spread(conditional) / np.maximum(_spread(mixed), 1e-12)
     factor = np.where(rescale > 0, rescale * ratio + (1.0 - rescale), 1.0).astype(np.float32)
-    return guided * torch.from_numpy(factor)[:, None].to(guided.device)
+    return mixed * torch.from_numpy(factor)[:, None].to(mixed.device)
 
 
 def _spread(values: torch.Tensor) -> NDArray[np.float64]:

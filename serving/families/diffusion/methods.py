@@ -116,6 +116,12 @@ def _inpaint(denoiser: Denoiser) -> Capability:
                 "Lugmayr et al. 2022",
             ),
             Method(
+                "predictor_corrector",
+                "APPROXIMATE",
+                (_steps(denoiser, 50), Parameter("sweeps", "int", 5, 1, 100), *guided),
+                reference="Song et al. 2021, algorithms 4 and 5",
+            ),
+            Method(
                 "replacement",
                 "APPROXIMATE",
                 (_steps(denoiser, 100), *guided),

@@ -18,10 +18,13 @@ from serving.families.diffusion.plan import Lines, Plan, plan_of
 from serving.families.diffusion.process import Levels
 from serving.families.diffusion.samplers.ancestral import ancestral_pairs
 from serving.families.diffusion.samplers.first_order import fresh_variance
+from serving.families.diffusion.samplers.predictor_corrector import predictor_corrector
 from serving.families.diffusion.table import DenoiseRows
 from serving.families.request import Request
 from serving.families.result import Completed, CompletionKind
 from serving.families.rows import Loop, Program
+
+RENEWED = 0.5  # share of the noise that a corrector renews; more mixes faster and narrows the law
 
 
 def visits(steps: int, jump: int, resamplings: int) -> NDArray[np.int64]:
@@ -37,6 +40,16 @@ def visits(steps: int, jump: int, resamplings: int) -> NDArray[np.int64]:
         if reached and reached % jump == 0 and reached + jump <= steps:
             down += list(range(reached + jump, reached, -1)) * (resamplings - 1)
     return np.array([*down, 0], np.int64)
+
+
+def completion_plan(denoiser: Denoiser, request: Request) -> Plan:
+    """The plan of any method that completes inside the loop."""
+    if request.method != "predictor_corrector":
+        return repaint_plan(denoiser, request)
+    found = request.parameters
+    levels = levels_of(denoiser.process, int(found["steps"]), "trailing")  # type: ignore[arg-type]
+    lines = predictor_corrector(levels, int(found["sweeps"]), RENEWED)  # type: ignore[arg-type]
+    return plan_of(denoiser.process, lines, denoiser.choices(request))
 
 
 def repaint_plan(denoiser: Denoiser, request: Request) -> Plan:
@@ -64,9 +77,9 @@ def _folded(lines: Lines, reached: Levels, resting: Levels) -> Lines:
     return Lines(lines.asked, resting, up * lines.a, up * lines.b, np.sqrt((up * lines.d) ** 2 + added))
 
 
-def repaint(denoiser: Denoiser, request: Request) -> Program:
-    """Completions by RePaint, or by plain replacement where it resamples once."""
-    plan = repaint_plan(denoiser, request)
+def complete(denoiser: Denoiser, request: Request) -> Program:
+    """Completions by the request's method: replacement, repaint or predictor_corrector."""
+    plan = completion_plan(denoiser, request)
     given = Given(denoiser, request, request.completions)
     conditions = denoiser.conditions(request, request.completions)
     payload = DenoiseRows(

@@ -14,7 +14,7 @@ from kernels.denoise import denoise_step
 from kernels.philox import STREAM_INITIAL, STREAM_RENOISE, STREAM_STEP, STREAMS_PER_PARTICLE, philox_normal
 from serving.families.diffusion.ahead import Identity, NoiseAhead
 from serving.families.diffusion.arena import CoefficientArena
-from serving.families.diffusion.guidance import guided_rows, rescaled
+from serving.families.diffusion.guidance import guided, guided_rows
 from serving.families.diffusion.plan import HISTORY, RENOISE, SCALE, TIME, G, Plan
 from serving.families.request import Array
 from serving.families.rows import BatchedTable, Loop, Slots, Tensors
@@ -64,7 +64,8 @@ class DenoiseTable(BatchedTable):
         self._first = np.full(capacity, -1, np.int64)  # of the plan in the arena; -1: no plan
         self._cursor, self._length = np.zeros(capacity, np.int64), np.zeros(capacity, np.int64)
         self._depth = np.zeros(capacity, np.int64)
-        self._guided, self._draws, self._masked = (np.zeros(capacity, np.bool_) for _ in range(3))
+        self._guided, self._draws = np.zeros(capacity, np.bool_), np.zeros(capacity, np.bool_)
+        self._masked = np.zeros(capacity, np.bool_)
         self._rescale = np.zeros(capacity, np.float32)
         self._seed, self._row = np.zeros(capacity, np.int64), np.zeros(capacity, np.int64)
         self._particle_words = np.zeros(capacity, np.int64)
@@ -172,13 +173,13 @@ class DenoiseTable(BatchedTable):
         output = outputs["prediction"]
         output = output.view(len(output), -1)[:, : self._n]
         twin = guided_rows(self._guided[slots], self._device)
+        state = self._x.index_select(0, index)
         if twin is not None and self._rescale[slots].any():
-            output = rescaled(output, twin, line[:, G : G + 1], self._rescale[slots])
+            output = guided(output, twin, line[:, G : G + 1], self._rescale[slots])
             twin = None
         x, x0 = denoise_step(
-            self._x.index_select(0, index), output, line[:, : RENOISE + 1],
-            unconditional_row=twin, history=self._history(slots, index), **self._noise(slots),
-            **self._given(slots, index),
+            state, output, line[:, : RENOISE + 1], unconditional_row=twin,
+            history=self._history(slots, index), **self._noise(slots), **self._given(slots, index),
         )  # fmt: skip
         self._keep(slots, index, x, x0)
 

@@ -128,6 +128,17 @@ class GaussianDenoiser:
         x0 = self.mean + np.einsum("nij,nj->ni", gain, x - alpha[:, None] * self.mean)
         return {"prediction": torch.from_numpy(self.output(x, x0, alpha[:, None], sigma[:, None])).float()}
 
+    def with_product(self, inputs: Tensors) -> Tensors:
+        """The output and the vector-Jacobian product of ``cotangent``, v^T J."""
+        zero = {"x": torch.zeros_like(inputs["x"]), "t": inputs["t"]}
+        columns = []
+        for j in range(len(self.mean)):  # the map is affine: its columns are differences
+            unit = {**zero, "x": zero["x"].clone()}
+            unit["x"][:, j] = 1.0
+            columns.append(self(unit)["prediction"] - self(zero)["prediction"])
+        product = torch.einsum("nij,ni->nj", torch.stack(columns, dim=2), inputs["cotangent"])
+        return {**self(inputs), "x_vjp": product}
+
     def output(self, x: Floats, x0: Floats, alpha: Floats, sigma: Floats) -> Floats:
         """The network's convention for x0."""
         noise = (x - alpha * x0) / np.maximum(sigma, 1e-12)

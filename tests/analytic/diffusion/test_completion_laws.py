@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from serving.families.diffusion.grid import levels_of
-from serving.families.diffusion.replacement import repaint_plan, visits
+from serving.families.diffusion.replacement import completion_plan, repaint_plan, visits
 from serving.families.request import Operation
 from serving.families.result import Completed, CompletionKind
 from tests.analytic.diffusion.gaussian import (
@@ -63,7 +63,7 @@ def _algorithm_law(kind: str, method: str, parameters: dict[str, int]) -> tuple[
 def test_completions_in_the_loop_follow_the_law_of_their_algorithm(
     kind: str, method: str, parameters: dict[str, int]
 ) -> None:
-    draws, result = _completed(kind, method, 20_000, parameters)
+    draws, result = _completed(kind, method, 8_000, parameters)
     assert result.kind is CompletionKind.APPROXIMATE
     assert largest_z(draws[:, None], *_algorithm_law(kind, method, parameters)) < 4.9
 
@@ -82,6 +82,24 @@ def test_repaint_comes_close_to_the_conditional_law(kind: str) -> None:
     true_mean, true_variance = conditional(MEAN, COVARIANCE, VALUE)
     assert (mean[0] - MEAN[1]) / (true_mean - MEAN[1]) == pytest.approx(1.0, abs=0.07)
     assert cov[0, 0] / true_variance == pytest.approx(1.0, abs=0.07)
+
+
+@pytest.mark.parametrize("kind", ["vp", "ve", "flow"])
+def test_correctors_come_close_to_the_conditional_law(kind: str) -> None:
+    section = diffusion(kind)
+    network, family = GaussianDenoiser(section, MEAN, COVARIANCE), family_of(section, vectors())
+    levels = levels_of(family.denoiser.process, 100, "trailing")
+    parameters = {"steps": 100, "sweeps": 5}
+    asked = request(
+        Operation.INPAINT, "predictor_corrector", 1, data=DATA, observed=OBSERVED, parameters=parameters
+    )
+    plan = completion_plan(family.denoiser, asked)
+    mean, cov = law(plan, network, levels[np.repeat(np.arange(100), 6)], CLAMPED)
+    true_mean, true_variance = conditional(MEAN, COVARIANCE, VALUE)
+    assert (mean[1] - MEAN[1]) / (true_mean - MEAN[1]) == pytest.approx(0.97, abs=0.04)
+    assert cov[1, 1] / true_variance == pytest.approx(0.89, abs=0.04)
+    draws, _ = _completed(kind, "predictor_corrector", 1000, parameters)
+    assert largest_z(draws[:, None], mean[1:], cov[1:, 1:]) < 4.9
 
 
 def test_repaint_runs_as_often_as_its_authors_count() -> None:

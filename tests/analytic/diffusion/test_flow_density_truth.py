@@ -7,7 +7,10 @@ import pytest
 from scipy.special import ndtr
 
 from serving.families.diffusion import flow_density
+from serving.families.diffusion.divergence import VJP
+from serving.families.diffusion.family import DiffusionFamily
 from serving.families.diffusion.process import Process
+from serving.families.drive import Network, run_alone
 from serving.families.request import Operation
 from serving.families.result import Scored
 from tests.analytic.diffusion.gaussian import (
@@ -20,6 +23,7 @@ from tests.analytic.diffusion.gaussian import (
     family_of,
     flow_law,
     levels_space,
+    package,
     request,
     vectors,
 )
@@ -98,6 +102,25 @@ def test_rademacher_probes_are_exact_for_a_diagonal_jacobian(monkeypatch: pytest
     np.testing.assert_allclose(
         result.log_prob, _log_normal(x.astype(np.float32), np.zeros(3), cov), atol=2e-3
     )
+
+
+@pytest.mark.parametrize("kind", ["vp", "flow"])
+def test_the_exported_product_and_finite_differences_agree(kind: str) -> None:
+    section = diffusion(kind)
+    network = GaussianDenoiser(section, MEAN, COVARIANCE)
+    spec = package(section, vectors())
+    shipped = spec.model_copy(update={"components": {**spec.components, VJP: spec.components["denoiser"]}})
+    x = np.random.default_rng(7).multivariate_normal(MEAN, COVARIANCE, 10).astype(np.float32)
+    asked = request(Operation.LIKELIHOOD, "probability_flow_ode", 10, data=x, parameters={"steps": 16})
+    found = []
+    for each in (spec, shipped):
+        networks: dict[str, Network] = {"denoiser": network, VJP: network.with_product}
+        found.append(run_alone(DiffusionFamily(each).program(asked), networks, {}))
+    assert isinstance(found[0], Scored)
+    assert isinstance(found[1], Scored)
+    np.testing.assert_allclose(found[0].log_prob, found[1].log_prob, atol=1e-3)
+    assert found[1].network_evaluations is not None
+    assert found[1].network_evaluations[0] == 4 * (16 + 8) * 2
 
 
 @pytest.mark.parametrize("dequantization", ["uniform", "importance"])

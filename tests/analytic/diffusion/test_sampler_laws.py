@@ -11,6 +11,7 @@ from serving.families.diffusion.process import Levels, Process
 from serving.families.diffusion.sample import sampling_plan
 from serving.families.diffusion.samplers.ancestral import ancestral
 from serving.families.diffusion.samplers.first_order import ddim
+from serving.families.diffusion.samplers.predictor_corrector import predictor_corrector
 from serving.families.diffusion.samplers.registry import SAMPLERS
 from serving.families.request import Operation
 from serving.families.result import Sampled, SampleKind
@@ -108,3 +109,14 @@ def test_rows_draw_their_own_noise() -> None:
     assert isinstance(result, Sampled)
     even, odd = (np.asarray(result.data[k::2, 0], np.float64) for k in (0, 1))
     assert abs(np.corrcoef(even, odd)[0, 1]) < FALSE_ALARM_Z / np.sqrt(ROWS / 2)
+
+
+def test_correctors_bring_coarse_samples_closer_to_the_data() -> None:
+    section = diffusion("ve")
+    network, process = GaussianDenoiser(section, MEAN, COVARIANCE), Process(section)
+    levels = levels_of(process, 30, "trailing")
+    distance = []
+    for lines in (ancestral(levels), predictor_corrector(levels), predictor_corrector(levels, 4)):
+        distance.append(kl(*law(plan_of(process, lines, Choices()), network, lines.asked), MEAN, COVARIANCE))
+    assert distance[1] < 0.9 * distance[0]
+    assert distance[2] < 0.75 * distance[0]

@@ -13,6 +13,7 @@ from serving.families.diffusion.samplers.ancestral import ancestral
 from serving.families.diffusion.samplers.first_order import ddim, euler, euler_ancestral
 from serving.families.diffusion.samplers.heun import heun
 from serving.families.diffusion.samplers.multistep import dpmpp_2m
+from serving.families.diffusion.samplers.predictor_corrector import predictor_corrector
 
 ALL = ("vp", "ve", "flow")
 
@@ -53,5 +54,12 @@ _REGISTRY = (
     Sampler("sde_dpmpp_2m", _SDE_2M, _LU + ", eq. 19", 25, "karras"),
     Sampler("reverse_diffusion", _LARGE, _SONG + ", algorithm 2", 200, schedules=("ve",)),
     Sampler("ancestral", _ANCESTRAL, _SONG + ", eq. 47", 200, schedules=("ve",)),
+    Sampler(
+        "predictor_corrector",
+        _plain(predictor_corrector),
+        _SONG + ", algorithm 4",
+        100,
+        runs_per_step=2,
+    ),
 )
 SAMPLERS = {sampler.name: sampler for sampler in _REGISTRY}

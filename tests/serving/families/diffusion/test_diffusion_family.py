@@ -128,7 +128,7 @@ def test_the_first_rows_of_many_equal_a_smaller_request(kind: str, operation: Op
             np.testing.assert_array_equal(value[:2], getattr(few, field))
 
 
-@pytest.mark.parametrize("name", ["smc", "repaint", "replacement"])
+@pytest.mark.parametrize("name", ["smc", "repaint", "predictor_corrector", "replacement"])
 def test_given_entries_return_bit_for_bit_and_others_are_never_read(name: str) -> None:
     family = _family("vp")
     request = _request(Operation.INPAINT, _method(family, Operation.INPAINT, name))
