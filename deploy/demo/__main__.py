@@ -21,6 +21,8 @@ from deploy.demo.server import Running, serving
 from export.zoo.data import LEVELS, digits, text
 from pxserve import Client
 
+PAGE_COLUMNS = 160  # where the output is no terminal
+
 TRY_NEXT = """
 Serving on {target}; metrics on http://{metrics}/metrics. Try, in another terminal:
 
@@ -41,7 +43,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=Path("demo"), help="folder for the pictures")
     parser.add_argument("--serve-only", action="store_true", help="serve until Ctrl-C instead of asking")
     flags = parser.parse_args()
-    console = Console()
+    console = Console() if sys.stdout.isatty() else Console(width=PAGE_COLUMNS)
     if flags.serve_only:
         return serve(flags.models, console)
     flags.out.mkdir(parents=True, exist_ok=True)
