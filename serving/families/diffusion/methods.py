@@ -101,7 +101,7 @@ def _flow_density(denoiser: Denoiser) -> Method:
 def _inpaint(denoiser: Denoiser) -> Capability:
     affordable = denoiser.elements <= AFFORDABLE_ELEMENTS
     moments = Parameter("moments", "bool", False)
-    smc = (_steps(denoiser, 100), Parameter("particles", "int", 16, 2, 512), moments)
+    smc = (_steps(denoiser, 50), Parameter("particles", "int", 16, 2, 512), moments)
     guided = (*_choices(denoiser), moments)
     jumps = (Parameter("jump_length", "int", 10, 1, 1000), Parameter("resamplings", "int", 5, 1, 100))
     return Capability(
