@@ -24,7 +24,7 @@ from serving.families.latent.run import Run
 
 SCREENED = 64  # random draws that starts are chosen from
 RESTARTS = 2
-ITERATIONS = 15  # of Levenberg-Marquardt
+ITERATIONS = 10  # of Levenberg-Marquardt
 ADAM_ITERATIONS = 200
 ADAM_RATE = 0.1
 DIFFERENCE = 1e-2  # step of the Jacobian, in latent units: float32 networks leave 1e-5 of noise
