@@ -15,7 +15,7 @@ from serving.engine.estimate import StepTime
 from serving.engine.example import example_request
 from serving.engine.lane import Lane
 from serving.engine.slotted_lane import SlottedLane
-from serving.families.capability import Capability
+from serving.families.capability import Capability, undefined
 from serving.families.request import Operation, Request
 from serving.families.rows import Family, Loop
 from serving.runtime.network import Network, Tensors
@@ -140,15 +140,19 @@ def _integers(spec: ModelSpec, name: str) -> int:
 
 def measured(spec: ModelSpec, family: Family, lanes: Mapping[str, Lane]) -> tuple[Capability, ...]:
     """The family's capabilities with seconds per row at the defaults, from the measured runs."""
-    return tuple(
-        capability.measured(
-            {
-                method.name: seconds_alone(family, example_request(spec, family, capability, method), lanes)
-                for method in capability.methods
-            }
-        )
-        for capability in family.capabilities()
-    )
+    return tuple(_measured(spec, family, lanes, capability) for capability in family.capabilities())
+
+
+def _measured(
+    spec: ModelSpec, family: Family, lanes: Mapping[str, Lane], capability: Capability
+) -> Capability:
+    if capability.operation in spec.disabled_operations:
+        return undefined(capability.operation, "the owner of this package has switched this operation off")
+    seconds = {
+        method.name: seconds_alone(family, example_request(spec, family, capability, method), lanes)
+        for method in capability.methods
+    }
+    return capability.measured(seconds)
 
 
 def seconds_alone(

@@ -43,6 +43,8 @@ class Watchdog:
     def stop(self) -> None:
         """Look no more."""
         self._stopped.set()
+        if self._thread.is_alive() and self._thread is not threading.current_thread():
+            self._thread.join()
 
     def _watch(self) -> None:
         while not self._stopped.wait(min(1.0, self._hang_s / 4)):
