@@ -11,6 +11,7 @@ import torch
 
 from kernels._candidates import Candidates, Floats, Integers, largest
 from kernels._elementary import log
+from kernels._rowwise import masses
 from kernels.philox import STREAM_TOKEN, STREAMS_PER_PARTICLE, philox_uniform, philox_uniform_at
 
 SMALLEST_TEMPERATURE: Final = 1e-30
@@ -98,22 +99,7 @@ def reference(
 def _raw(rows: _Rows, token: Integers) -> Floats:
     """log softmax of the logits as given, at ``token``."""
     chosen = np.take_along_axis(rows.logits, token[:, None], axis=1)[:, 0]
-    return chosen - rows.maximum - np.log(_masses(rows, np.ones_like(rows.maximum)))
-
-
-def _masses(rows: _Rows, inverse_temperature: Floats) -> Floats:
-    """Sum of exp((logits - maximum) / temperature) of each row.
-
-    Row by row, so that NumPy's pairwise order depends on the row's length alone, and one row's work array
-    stays in cache.
-    """
-    masses, work = np.empty(len(rows.logits), np.float32), np.empty(rows.logits.shape[1], np.float32)
-    for index, line in enumerate(rows.logits):
-        np.subtract(line, rows.maximum[index], out=work)
-        if inverse_temperature[index] != 1:
-            work *= inverse_temperature[index]
-        masses[index] = np.exp(work, out=work).sum()
-    return masses
+    return chosen - rows.maximum - np.log(masses(rows.logits, rows.maximum, np.ones_like(rows.maximum)))
 
 
 def _greedy(rows: _Rows) -> tuple[Integers, Floats]:
@@ -179,7 +165,7 @@ def _threshold(rows: _Rows, candidates: Candidates) -> tuple[Floats, Floats, npt
     cumulative = np.cumsum(np.where(kept, weights, 0), axis=1, dtype=np.float64)
     total = cumulative[:, -1]
     if not top_k.all():
-        total = np.where(top_k, total, _masses(rows, rows.inverse_temperature))
+        total = np.where(top_k, total, masses(rows.logits, rows.maximum, rows.inverse_temperature))
     before = cumulative - np.where(kept, weights, 0)
     inside = before < (rows.top_p * total)[:, None]
     inside[:, 0] = True

@@ -10,7 +10,13 @@ Per row, with the coefficients of :class:`Coefficients`::
 Noise comes as tensors (a CPU loop draws several steps ahead) or is drawn here: ``z`` from stream 1 and
 ``z2`` from stream 2 of :mod:`kernels.philox`. A coefficient that is exactly zero switches its operand off
 for that row, which then may hold anything: history where c_j = 0, noise where d = 0, known and observed
-where P = Q = 0, z2 where Q = 0.
+where P = Q = 0, z2 where Q = 0. Entries of known that are not observed may hold anything too.
+
+Bytes per element, float32: 16 (x, output, x', x0), 4 more with guidance, 4 per history slot, 5 with known
+and observed; noise costs none. Floor at 32 x 3 x 256 x 256: 101 MB, 23 us at 4.3 TB/s; 83 machine
+instructions per element with noise, of about 124 that fit beside that traffic. One launch, where eager takes
+ten or more. Every operation is a single IEEE operation (no fused multiply-add), so CPU and GPU agree bit for
+bit. Measured: not yet on a GPU.
 """
 
 from __future__ import annotations

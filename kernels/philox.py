@@ -6,6 +6,9 @@ word is ``stream + 16 * particle`` and the row is ``first_row + i``. A row of n 
 rounded up to 8 counters; element e is word e // Q of counter e % Q. Uniforms are Triton's
 ``uint_to_uniform_float`` (31 bits, [0, 1)). Normals are Box-Muller: words (0, 1) give cos and sin as lanes 0
 and 1, words (2, 3) as lanes 2 and 3. Words, uniforms and normals are bit for bit the same on every device.
+
+Bytes: 4 per draw, written. Floor for 32 x 3 x 256 x 256: 25 MB, 5.9 us at 4.3 TB/s. Measured: not yet on a
+GPU; on one CPU core (AVX-512 server, shared) 10-12 ns per uniform and 16-20 ns per normal.
 """
 
 from __future__ import annotations

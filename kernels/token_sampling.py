@@ -6,6 +6,10 @@ min-p, p_i >= min_p * p_max; draw. The draw is argmax of s_i - ln E_i, E_i stand
 Maddison et al., A* sampling, 2014): exact, and no sort. E_i is a pure function of (seed, row, position, token
 id): element i of a row of V of :mod:`kernels.philox`, stream 3, so that a token depends neither on the batch
 nor on the tokens that the filters removed.
+
+One launch. To 8,192 tokens a row stays in the registers of one program: bytes V * itemsize per row, floor at
+128 x 8,192 float32 4.2 MB, 1 us at 4.3 TB/s, but bound by the 32 reductions of each bisection (top-k, top-p).
+Above, a program reads its row from the second-level cache up to 36 times. Measured: not yet on a GPU.
 """
 
 from __future__ import annotations
