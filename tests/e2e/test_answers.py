@@ -130,3 +130,12 @@ def test_text_goes_in_and_comes_out(client: Client) -> None:
     assert all(line.startswith("The import statement") for line in samples.text)
     scored = client.likelihood("text-autoregressive", [text().test[0].decode(), "zq xv kk jj"])
     assert scored.bits_per_dim[0] < scored.bits_per_dim[1]
+
+
+def test_text_is_completed_around_what_is_given(client: Client) -> None:
+    given = "the value of the object"
+    observed = np.array([not 8 <= place < 12 for place in range(len(given))])
+    completed = client.inpaint("text-autoregressive", [given], observed, n=3, particles=16, seed=2)
+    assert len(completed.text) == 3
+    for line in completed.text:
+        assert (line[:8], line[12:]) == (given[:8], given[12:])

@@ -104,7 +104,8 @@ def completed(result: Completed, frame: Frame) -> inpaint_pb2.InpaintResponse:
         parameters=inpaint_parameters(frame.request.method, resolved(result, frame.request)),
         provenance=frame.provenance,
     )
-    frame.data(result.data, result.lengths, message)
+    lengths = None if result.lengths is None else np.repeat(result.lengths, result.data.shape[1])
+    frame.data(result.data, lengths, message)
     if result.mean is not None:
         message.mean.CopyFrom(_float_tensor(result.mean))
     if result.variance is not None:
