@@ -17,12 +17,13 @@ from torch import Tensor, nn
 from export.zoo.classifier import classify, coverage
 from export.zoo.data import digits, text
 from export.zoo.networks.latent import Autoencoder, Gan, Vae
+from export.zoo.networks.transformer import CausalTransformer
 from export.zoo.networks.unet import NULL_CLASS
 from export.zoo.train import autoregressive, diffusion, latent, sampling
 from export.zoo.train.loop import to_model
 
 BITS = 1.0 / math.log(2.0)
-ROWS = 300  # of samples
+ROWS = 200  # of samples
 Figures = dict[str, float]
 
 
@@ -79,6 +80,7 @@ def _score(network: nn.Module) -> Figures:
 
 
 def _pixels(network: nn.Module) -> Figures:
+    assert isinstance(network, CausalTransformer)
     test = digits().test
     inputs, targets = autoregressive.digit_tokens(test.images, torch.from_numpy(test.labels))
     free_inputs = inputs.clone()
@@ -116,11 +118,11 @@ def _vae(network: nn.Module) -> Figures:
     assert isinstance(network, Vae)
     generator = torch.Generator().manual_seed(0)
     elbo = np.mean([latent.negative_elbo(network, _test(), generator).mean().item() for _ in range(10)])
-    evidence = latent.log_evidence(network, _test(), 500, generator).mean().item()
+    evidence = latent.log_evidence(network, _test(), 200, generator).mean().item()
     mean, _ = network.decoder(torch.randn(ROWS, 16, generator=generator))
     return {
         "bits/dim, ELBO": BITS * float(elbo) / 64,
-        "bits/dim, IWAE with 500 samples": -BITS * evidence / 64,
+        "bits/dim, IWAE with 200 samples": -BITS * evidence / 64,
         **_covered(sampling.to_levels(mean)),
     }
 

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
+import onnxruntime as ort
 import torch
 from torch import Tensor, nn
 
+from export.graph.cached_decoder import build_cached_decoder
+from export.graph.onnx import to_bytes
+from export.zoo.networks.cached import describe
+from export.zoo.networks.transformer import CausalTransformer
 from export.zoo.networks.unet import NULL_CLASS
 from export.zoo.schedules import cosine_betas, geometric_sigmas
 
@@ -57,15 +62,26 @@ def sample_score(network: nn.Module, rows: int, steps: int, seed: int) -> Tensor
     return x.float()
 
 
-@torch.no_grad()
-def sample_tokens(network: nn.Module, begin: Tensor, length: int, seed: int) -> Tensor:
-    """Ancestral sampling from a shifted-input scorer; ``begin`` int64 [rows]; int64 [rows, length]."""
+def sample_tokens(network: CausalTransformer, begin: Tensor, length: int, seed: int) -> Tensor:
+    """Ancestral sampling with the cached decoder; ``begin`` int64 [rows]; int64 [rows, length]."""
     generator = torch.Generator().manual_seed(seed)
-    tokens = begin[:, None]
-    for _ in range(length):
-        probabilities = network(tokens)[:, -1].softmax(-1)
-        tokens = torch.cat([tokens, torch.multinomial(probabilities, 1, generator=generator)], dim=1)
-    return tokens[:, 1:]
+    session = ort.InferenceSession(
+        to_bytes(build_cached_decoder(describe(network))), providers=["CPUExecutionProvider"]
+    )
+    shape, rows = network.shape, len(begin)
+    size = (rows, shape.heads, shape.max_length, shape.head_dim)
+    pasts = [value.name for value in session.get_inputs() if value.name.startswith("past")]
+    cache = {name: np.zeros(size, np.float32) for name in pasts}
+    tokens = [begin[:, None]]
+    for position in range(length):
+        last = np.full(rows, position, np.int32)
+        total = np.array(position + 1, np.int32)
+        lengths = {"seqlens_k": last, "total_sequence_length": total}
+        logits, *present = session.run(None, {"tokens": tokens[-1].numpy(), **lengths, **cache})
+        cache = dict(zip(pasts, present, strict=True))
+        probabilities = torch.from_numpy(logits[:, 0]).softmax(-1)
+        tokens.append(torch.multinomial(probabilities, 1, generator=generator))
+    return torch.cat(tokens[1:], dim=1)
 
 
 @torch.no_grad()

@@ -37,9 +37,7 @@ def decoder() -> Decoder:
 
     token = rng.normal(size=(IDS, WIDTH)).astype(np.float32)
     blocks = [block(), block()]
-    return Decoder(
-        token, blocks, norm(), linear(WIDTH, IDS), HEADS, KV_HEADS, SIZE, LENGTH, rotary=rotary()
-    )
+    return Decoder(token, blocks, norm(), linear(WIDTH, IDS), HEADS, KV_HEADS, SIZE, LENGTH, rotary=rotary())
 
 
 def apply(linear: Linear, x: Tensor) -> Tensor:
@@ -62,7 +60,9 @@ def reference(network: Decoder, tokens: Tensor) -> Tensor:
     rows, length = tokens.shape
     assert network.rotary is not None
     for block in network.blocks:
-        packed = apply(block.qkv, normed(block.norm_attention, x)).reshape(rows, length, -1, SIZE).transpose(1, 2)
+        packed = (
+            apply(block.qkv, normed(block.norm_attention, x)).reshape(rows, length, -1, SIZE).transpose(1, 2)
+        )
         query, key, value = packed.split([HEADS, KV_HEADS, KV_HEADS], dim=1)
         query, key = rotated(query, network.rotary), rotated(key, network.rotary)
         mixed = F.scaled_dot_product_attention(query, key, value, is_causal=True, enable_gqa=True)
@@ -75,7 +75,9 @@ def reference(network: Decoder, tokens: Tensor) -> Tensor:
 
 def test_llama_style_blocks_decode_as_torch_does() -> None:
     network = decoder()
-    session = ort.InferenceSession(to_bytes(build_cached_decoder(network)), providers=["CPUExecutionProvider"])
+    session = ort.InferenceSession(
+        to_bytes(build_cached_decoder(network)), providers=["CPUExecutionProvider"]
+    )
     tokens = np.random.default_rng(1).integers(0, IDS, (3, LENGTH))
     cache = {
         value.name: np.zeros((3, KV_HEADS, LENGTH, SIZE), np.float32)
