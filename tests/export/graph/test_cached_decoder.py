@@ -63,7 +63,7 @@ def reference(network: Decoder, tokens: Tensor) -> Tensor:
         packed = (
             apply(block.qkv, normed(block.norm_attention, x)).reshape(rows, length, -1, SIZE).transpose(1, 2)
         )
-        query, key, value = packed.split([HEADS, KV_HEADS, KV_HEADS], dim=1)
+        query, key, value = packed[:, :HEADS], packed[:, HEADS:-KV_HEADS], packed[:, -KV_HEADS:]
         query, key = rotated(query, network.rotary), rotated(key, network.rotary)
         mixed = F.scaled_dot_product_attention(query, key, value, is_causal=True, enable_gqa=True)
         x = x + apply(block.project, mixed.transpose(1, 2).reshape(rows, length, -1))
