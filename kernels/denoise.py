@@ -158,7 +158,7 @@ def _guided(given: Operands, scale: torch.Tensor) -> torch.Tensor:
 def _renoised(given: Operands, table: dict[str, torch.Tensor]) -> torch.Tensor:
     """P known + Q z2, [rows, n]."""
     assert given.known is not None
-    known = _switched(table["known"], given.known.reshape(len(given.x), -1)) + 0.0
+    known = _switched(table["known"], given.known.reshape(len(given.x), given.x[:1].numel())) + 0.0
     z2 = _normals(given, given.renoise, STREAM_RENOISE, table["renoise"])
     return known if z2 is None else known + _switched(table["renoise"], z2.reshape(known.shape))
 
