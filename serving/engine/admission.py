@@ -54,5 +54,4 @@ def predicted_wait_s(cost: Cost, ledger: Ledger) -> float:
     Under least remaining work first, a request waits for the shorter ones whole, and shares runs with
     longer ones only while its own work lasts.
     """
-    remaining = ledger.remaining_s(np.arange(len(ledger.total)))
-    return float(np.minimum(remaining, cost.amortised_s).sum())
+    return float(np.minimum(ledger.all_remaining_s(), cost.amortised_s).sum())

@@ -25,7 +25,7 @@ class Ledger:
         self.started = np.full(capacity, np.nan)
         self.priority = np.zeros(capacity, np.int64)
         self.rows = np.zeros(capacity, np.int64)  # result rows
-        self._lock = threading.Lock()  # callers' threads open, the worker closes
+        self._lock = threading.Lock()  # callers' threads open (and grow the arrays), the worker closes
         self._free = list(range(capacity - 1, -1, -1))
 
     @property
@@ -33,36 +33,37 @@ class Ledger:
         """Result rows of all open tasks."""
         return int(self.rows.sum())
 
+    @property
+    def open_tasks(self) -> int:
+        """Indices in use."""
+        return len(self.total) - len(self._free)
+
     def open(self, total: int, rows: int, seconds: float, now_s: float, priority: int) -> int:
         """A new task's index."""
         with self._lock:
             if not self._free:
                 self._grow()
             task = self._free.pop()
-        self.rows[task], self.total[task], self.done[task], self.seconds[task], self.spent[task] = (
-            rows,
-            total,
-            0,
-            seconds,
-            0.0,
-        )
-        self.arrived[task], self.started[task], self.priority[task] = now_s, np.nan, priority
+            self.rows[task], self.total[task], self.seconds[task] = rows, total, seconds
+            self.done[task], self.spent[task] = 0, 0.0
+            self.arrived[task], self.started[task], self.priority[task] = now_s, np.nan, priority
         return task
 
     def close(self, task: int) -> None:
         """The index may be reused."""
-        self.total[task] = self.done[task] = self.rows[task] = 0
-        self.seconds[task] = 0.0
-        self.started[task] = np.nan
         with self._lock:
+            self.total[task] = self.done[task] = self.rows[task] = 0
+            self.seconds[task] = 0.0
+            self.started[task] = np.nan
             self._free.append(task)
 
     def charge(self, tasks: NDArray[np.int64], rows: NDArray[np.int64], seconds: float, now_s: float) -> None:
         """Share one run among its tasks by network rows; a task may stand in ``tasks`` more than once."""
-        given = np.bincount(tasks, weights=rows, minlength=len(self.done))
-        self.done += given.astype(np.int64)
-        self.spent += given * (seconds / max(1.0, given.sum()))
-        self.started[tasks] = np.fmin(self.started[tasks], now_s - seconds)
+        with self._lock:
+            given = np.bincount(tasks, weights=rows, minlength=len(self.done))
+            self.done += given.astype(np.int64)
+            self.spent += given * (seconds / max(1.0, given.sum()))
+            self.started[tasks] = np.fmin(self.started[tasks], now_s - seconds)
 
     def usage(self, task: int) -> Usage:
         """What a task cost so far; one that never ran only queued."""
@@ -82,13 +83,18 @@ class Ledger:
 
     def queued_and_active_rows(self) -> tuple[int, int]:
         """Result rows whose request has not begun to run, and those whose request has."""
-        waiting = int(self.rows[np.isnan(self.started)].sum())
-        return waiting, self.open_rows - waiting
+        with self._lock:
+            waiting = int(self.rows[np.isnan(self.started)].sum())
+            return waiting, self.open_rows - waiting
 
     def backlog_s(self) -> float:
         """Work left of all tasks."""
-        left = 1.0 - self.done / np.maximum(self.total, 1)
-        return float((self.seconds * np.clip(left, 0.0, 1.0)).sum())
+        return float(self.all_remaining_s().sum())
+
+    def all_remaining_s(self) -> NDArray[np.float64]:
+        """Predicted seconds of work left, of every index; 0 where it is free."""
+        with self._lock:
+            return self.remaining_s(np.arange(len(self.total)))
 
     def _grow(self) -> None:
         old = len(self.total)
