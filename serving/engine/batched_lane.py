@@ -169,10 +169,13 @@ class BatchedLane(Lane):
         for span in spans:
             outputs = {name: value[start : start + span.rows] for name, value in binding.outputs.items()}
             spoiled = None if bad is None else bad[start : start + span.rows]
-            if isinstance(span, TableSpan):
-                _advance_table(span, outputs, spoiled, tick)
-            else:
-                self._advance_call(span, outputs, spoiled, tick)
+            try:
+                if isinstance(span, TableSpan):
+                    _advance_table(span, outputs, spoiled, tick)
+                else:
+                    self._advance_call(span, outputs, spoiled, tick)
+            except Exception as error:  # its rows may have advanced in part: all of them fail
+                tick.failed += [(task, error) for task in np.unique(_owners(span)[0]).tolist()]
             start += span.rows
 
     def _advance_call(

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 Command = Callable[[], None]
+LOOK_EVERY_S = 1.0  # at whether the worker still answers
 MOST_ROWS = 1 << 53  # nobody waits for more; keeps the ledger's integers in range
 
 
@@ -92,6 +93,8 @@ class Engine:
         self._inbox.put(self._worker.shut)
         if self.alive:
             self._thread.join(timeout=30.0)
+        else:
+            self._worker.drain()
 
     def load(self, key: ModelKey, package: Package, calibration: Calibration | None = None) -> LoadedModel:
         """Open, warm and attach a package; blocking."""
@@ -143,6 +146,8 @@ class Engine:
         deadline_s = None if options.deadline_s is None else now_s + options.deadline_s
         task = Task(index, ticket, model, request, options, program, deadline_s)
         self._inbox.put(lambda: self._worker.begin(task))
+        if self._worker.ended:  # just now: nobody else reads the inbox any more
+            self._worker.drain()
         return ticket
 
     def cancel(self, number: int) -> None:
@@ -178,4 +183,6 @@ class Engine:
                 done.set()
 
         self._inbox.put(and_tell)
-        done.wait()
+        while not done.wait(LOOK_EVERY_S):
+            if self._worker.ended:
+                self._worker.drain()

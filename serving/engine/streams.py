@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 import numpy as np
 
@@ -46,19 +46,25 @@ class Streams:
         if task.index in self._tasks:
             self._progress(task, self._clock(), partial)
 
-    def after(self, tick: Tick, tasks: Mapping[int, Task]) -> None:
-        """Tell what a tick changed."""
+    def after(self, tick: Tick) -> list[tuple[int, Exception]]:
+        """Tell what a tick changed; the tasks whose rows could not be shown, and why."""
         if not self._tasks:
-            return
-        for residents, slots in tick.stepped:
-            self._previews(residents, slots)
-        for residents, slots in tick.final:
-            self._finals(residents, slots)
+            return []
+        failed: list[tuple[int, Exception]] = []
+        for task in list(self._tasks.values()):
+            try:
+                for residents, slots in tick.stepped:
+                    self._previews(task, residents, slots)
+                for residents, slots in tick.final:
+                    self._finals(task, residents, slots)
+            except Exception as error:
+                failed.append((task.index, error))
         now_s = self._clock()
         for index in np.unique(tick.tasks).tolist():
-            task = self._tasks.get(index)
-            if task is not None and now_s - task.told_s >= PROGRESS_EVERY_S:
-                self._progress(task, now_s, None)
+            told = self._tasks.get(index)
+            if told is not None and now_s - told.told_s >= PROGRESS_EVERY_S:
+                self._progress(told, now_s, None)
+        return failed
 
     def _progress(self, task: Task, now_s: float, partial: Result | None) -> None:
         task.told_s = now_s
@@ -67,18 +73,11 @@ class Streams:
         left_s = float(self._ledger.remaining_s(np.array([index]))[0])
         task.ticket.post(Advanced(min(done, total), total, left_s, done == 0, partial))
 
-    def _previews(self, residents: Residents, slots: Slots) -> None:
-        for task in self._tasks.values():
-            every = task.options.preview_every_steps
-            if not every or task.loop is None or task.loop.streamed is None:
-                continue
-            mine = slots[residents.owner[slots] == task.index]
-            if len(mine):
-                self._preview(task, residents, mine, every)
-
-    def _preview(self, task: Task, residents: Residents, slots: Slots, every: int) -> None:
-        assert task.loop is not None
-        assert task.loop.streamed is not None
+    def _previews(self, task: Task, residents: Residents, slots: Slots) -> None:
+        every = task.options.preview_every_steps
+        if not every or task.loop is None or task.loop.streamed is None:
+            return
+        slots = slots[residents.owner[slots] == task.index]
         rows = residents.row[slots]
         steps = task.loop.steps[rows] - residents.table.remaining(slots)
         due = (steps % every == 0) & residents.alive[slots]
@@ -89,14 +88,12 @@ class Streams:
             length = None if lengths is None else int(lengths[place])
             task.ticket.post(Previewed(row, step, data[place], length))
 
-    def _finals(self, residents: Residents, slots: Slots) -> None:
-        for index in np.unique(residents.owner[slots]).tolist():
-            task = self._tasks.get(index)
-            if task is None or task.loop is None or task.loop.streamed is None:
-                continue
-            mine = slots[residents.owner[slots] == index]
-            rows = residents.row[mine]
-            data, lengths = task.loop.streamed.data(rows, residents.table.result(mine))
-            for place, row in enumerate(rows.tolist()):
-                length = None if lengths is None else int(lengths[place])
-                task.ticket.post(RowFinal(row, data[place], length))
+    def _finals(self, task: Task, residents: Residents, slots: Slots) -> None:
+        slots = slots[residents.owner[slots] == task.index]
+        if not len(slots) or task.loop is None or task.loop.streamed is None:
+            return
+        rows = residents.row[slots]
+        data, lengths = task.loop.streamed.data(rows, residents.table.result(slots))
+        for place, row in enumerate(rows.tolist()):
+            length = None if lengths is None else int(lengths[place])
+            task.ticket.post(RowFinal(row, data[place], length))

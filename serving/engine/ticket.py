@@ -37,6 +37,9 @@ class Ticket:
     def post(self, event: Event) -> None:
         """Called by the engine's thread."""
         with self._lock:
+            if self._closed:  # a lost engine and a run that ends after all may both want the last word
+                return
+            self._closed = isinstance(event, Finished | Failed)
             first = not self._events
             if not self._coalesced(event):
                 self._events.append(event)

@@ -50,10 +50,15 @@ class Worker:
         self._by_number: dict[int, Task] = {}
         self._deadlines: list[tuple[float, int]] = []
         self._streams = Streams(ledger, clock)
-        self._running = True
+        self._refusal: Unavailable | None = None  # of everything, once the loop has ended
         self._tell_s = 0.0
         self.tick_began_s: float | None = None  # read by the watchdog
         self.lost = ""  # why the device is lost, if it is
+
+    @property
+    def ended(self) -> bool:
+        """Whether the loop has ended: from now on every request is refused."""
+        return self._refusal is not None
 
     @property
     def open_tasks(self) -> int:
@@ -82,9 +87,10 @@ class Worker:
 
     def begin(self, task: Task) -> None:
         """Start a request's program."""
-        if task.model.key not in self._models:
+        known = task.model.key in self._models
+        if self._refusal is not None or not known:
             self._ledger.close(task.index)
-            task.ticket.post(Failed(_unloaded(task.model.key)))
+            task.ticket.post(Failed(self._refusal or _unloaded(task.model.key)))
             return
         self._tasks[task.index] = task
         self._by_number[task.ticket.number] = task
@@ -101,37 +107,50 @@ class Worker:
 
     def shut(self) -> None:
         """Fail what is left and end the thread."""
+        self._refusal = Unavailable("the server is shutting down; ask another replica")
         for task in list(self._tasks.values()):
-            self._fail(task, Unavailable("the server is shutting down; ask another replica"))
-        self._running = False
+            self._fail(task, self._refusal)
 
     def lose(self, why: str) -> None:
         """The device is of no use any more: everything in flight fails, and the thread ends."""
         self.lost = why
         log.critical("%s; %d requests fail", why, len(self._tasks))
-        for task in list(self._tasks.values()):
-            task.ticket.post(Failed(Unavailable(f"{why}; ask another replica", reason="DEVICE_LOST")))
-        self._running = False
+        self._refusal = Unavailable(f"{why}; ask another replica", reason="DEVICE_LOST")
+        # The watchdog calls this while a run may hang: if it ends after all, it finds no task to resume.
+        tasks, self._tasks, self._by_number = self._tasks, {}, {}
+        for task in list(tasks.values()):
+            self._ledger.close(task.index)
+            task.ticket.post(Failed(self._refusal))
+        self.drain()
 
     # -- the loop ------------------------------------------------------------------------------------
 
     def run(self) -> None:
         """Until ``shut``: commands, deadlines, one tick."""
-        with torch.inference_mode():
-            while self._running:
-                self._between_ticks()
-                lane = self._turns.choose(self._lanes)
-                if lane is None:
-                    self._idle()
-                else:
-                    self._tick(lane)
+        try:
+            with torch.inference_mode():
+                while not self.ended:
+                    self._between_ticks()
+                    lane = self._turns.choose(self._lanes)
+                    if lane is None:
+                        self._idle()
+                    else:
+                        self._tick(lane)
+        except Exception as error:
+            log.exception("the engine's loop failed")
+            self.lose(f"the engine failed: {error}")
+        self.drain()
 
-    def _between_ticks(self) -> None:
+    def drain(self) -> None:
+        """Run the commands that wait."""
         while True:
             try:
                 self._inbox.get_nowait()()
             except queue.Empty:
-                break
+                return
+
+    def _between_ticks(self) -> None:
+        self.drain()
         now_s = self._clock()
         while self._deadlines and self._deadlines[0][0] <= now_s:
             task = self._by_number.get(heapq.heappop(self._deadlines)[1])
@@ -153,6 +172,8 @@ class Worker:
         begun_s = self.tick_began_s = self._clock()
         tick = lane.tick(lambda tasks: self._ledger.keys(tasks, begun_s))
         self.tick_began_s = None
+        if self.ended:
+            return
         now_s = self._clock()
         seconds = now_s - begun_s
         if tick.network_rows:
@@ -163,26 +184,30 @@ class Worker:
         self._settle(lane, tick)
 
     def _settle(self, lane: Lane, tick: Tick) -> None:
-        for index, error in tick.failed:
+        for _, error in tick.failed:
             if is_sticky(error):
                 self.lose(f"the device is lost: {error}")
                 return
+        # Before anything is freed: a freed slot may belong to another task at once.
+        unseen = self._streams.after(tick)
+        for index, error in tick.failed:
             self._fail_internal(index, error, f"network {lane.component} failed")
         for index in tick.nonfinite:
             self._fail_internal(index, None, f"network {lane.component} returned NaN or infinity")
-        self._streams.after(tick, self._tasks)
+        for index, error in unseen:
+            self._fail_internal(index, error, "showing the rows failed")
         for index, take in tick.complete:
             if index in self._tasks:
                 task = self._tasks[index]
                 task.loop = None
-                self._resume(task, take())
+                self._resume(task, take)
 
     # -- programs ------------------------------------------------------------------------------------
 
-    def _resume(self, task: Task, outputs: Tensors | None) -> None:
+    def _resume(self, task: Task, take: Callable[[], Tensors] | None) -> None:
         """Run the program to its next rows, or to its end."""
         try:
-            self._place(task, next(task.program) if outputs is None else task.program.send(outputs))
+            self._place(task, next(task.program) if take is None else task.program.send(take()))
         except StopIteration as stop:
             self._finish(task, stop.value)
         except ServingError as error:
@@ -232,6 +257,9 @@ class Worker:
         usage = self._ledger.usage(index)
         del self._tasks[index]
         del self._by_number[task.ticket.number]
+        if len(self._deadlines) > 2 * len(self._tasks) + 64:  # most of them have ended
+            self._deadlines = [entry for entry in self._deadlines if entry[1] in self._by_number]
+            heapq.heapify(self._deadlines)
         self._streams.remove(task)
         self._ledger.close(index)
         self._observer.finished(task.model.key.name, usage)
