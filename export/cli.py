@@ -50,6 +50,7 @@ def _add_zoo(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--train", metavar="NAME", help="train this reference model again and keep its weights"
     )
+    parser.add_argument("--data", type=Path, metavar="DIR", help="write the data's splits as .npz files")
     parser.set_defaults(run=_zoo, parser=parser)
 
 
@@ -66,8 +67,10 @@ def _add_verify(parser: argparse.ArgumentParser) -> None:
 
 
 def _zoo(options: argparse.Namespace) -> int:
-    if (options.to is None) == (options.train is None):
-        options.parser.error("give either --to DIR or --train NAME")
+    if sum(given is not None for given in (options.to, options.train, options.data)) != 1:
+        options.parser.error("give one of --to DIR, --train NAME and --data DIR")
+    if options.data:
+        return _data(options.data)
     from export.zoo.registry import ENTRIES
 
     for name in [*options.names, *([options.train] if options.train else [])]:
@@ -80,6 +83,13 @@ def _zoo(options: argparse.Namespace) -> int:
     with Progress("zoo") as progress:
         written = build_all(options.to, options.names or None, progress)
     sys.stdout.writelines(f"{folder}\n" for folder in written)
+    return 0
+
+
+def _data(to: Path) -> int:
+    from export.zoo.splits import write_splits
+
+    sys.stdout.writelines(f"{path}\n" for path in write_splits(to))
     return 0
 
 

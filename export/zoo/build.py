@@ -19,6 +19,7 @@ from export.package.write import write_package
 from export.zoo.checks import check_part, worst
 from export.zoo.data import SPLIT_SEED
 from export.zoo.graphs import Progress, graph, inputs_of, load_network
+from export.zoo.parity import recorded
 from export.zoo.parts import Part
 from export.zoo.registry import ENTRIES, LABEL, LICENSE, Entry
 
@@ -50,7 +51,7 @@ def build(name: str, to: Path, progress: Progress, *, replace: bool = True) -> P
     network = load_network(entry)
     with TemporaryDirectory() as scratch:
         files, components, parities = _components(entry, network, Path(scratch), progress)
-        draft = _draft(entry, components, worst(parities))
+        draft = _draft(entry, components, recorded(name, worst(parities)))
         progress(f"{name}: writing", 0.95)
         target = write_package(draft, files, to, VERSION, replace=replace)
     if entry.calibration.exists():

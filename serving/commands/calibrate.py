@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from export.package.schema import ModelSpec
 from serving.commands.dataset import Dataset, read_dataset
 from serving.commands.offline import Offline, calibration_path, offline, request_of
 from serving.families.calibration import Calibration
@@ -24,7 +25,7 @@ def calibrate(models: Path, name: str, version: int | None, data: Path, threads:
     p-values are exactly super-uniform (see families/calibration.py).
     """
     with offline(models, name, version, threads) as running:
-        rows = read_dataset(data, running.package.spec)
+        rows = unconditional(read_dataset(data, running.package.spec), running.package.spec)
         centring = np.arange(len(rows)) % 4 == 0
         statistics: dict[str, NDArray[np.float64]] = {}
         centres: dict[str, NDArray[np.float64]] = {}
@@ -36,6 +37,13 @@ def calibrate(models: Path, name: str, version: int | None, data: Path, threads:
         path = calibration_path(running.package)
         Calibration.fit(running.package.digest, statistics, centres).write(path, running.package.digest)
         return path
+
+
+def unconditional(rows: Dataset, spec: ModelSpec) -> Dataset:
+    """Without the conditions that a request may leave out, as most requests will."""
+    required = {c.name for c in spec.conditions if c.when_absent == "required"}
+    kept = {name: values for name, values in rows.conditions.items() if name in required}
+    return Dataset(rows.data, rows.lengths, kept)
 
 
 def statistics_of(running: Offline, method: Method, rows: Dataset) -> NDArray[np.float64]:
