@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 TABLE_BYTES = 512 * 2**20
 CACHE_BYTES = 1024 * 2**20
 MAX_CAPACITY = 1024
-MAX_SLOTS = 128
+MAX_SLOTS = 1024
 STATE_COPIES = 8  # arrays of a row's size that a table keeps, roughly
 
 

@@ -59,11 +59,17 @@ class SlottedLane(Lane):
             tick.failed.append((int(owner[slot]), error))
 
     def _window(self, decoding: Slots, keys: Keys) -> Slots:
-        """At most ``max_rows`` rows: the ones with the lowest keys."""
-        if len(decoding) <= self.max_rows:
+        """The rows of one block of ``max_rows`` neighbouring slots, since a run covers a range of slots."""
+        blocks = decoding // self.max_rows
+        if blocks[0] == blocks[-1]:
             return decoding
-        order = np.argsort(keys(self._residents.owner[decoding]), kind="stable")
-        return np.sort(decoding[order[: self.max_rows]])
+        key = keys(self._residents.owner[decoding])
+        members = np.bincount(blocks)
+        # A fuller block serves more rows in a run; the mean of its keys says how urgent they are.
+        mean = np.bincount(blocks, weights=key) / np.maximum(members, 1)
+        mean[members == 0] = np.inf
+        chosen: Slots = decoding[blocks == int(np.argmin(mean))]
+        return chosen
 
     def _decode(self, slots: Slots, tick: Tick) -> None:
         self._prefilled_last = False

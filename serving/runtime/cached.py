@@ -35,6 +35,9 @@ def open_cached(
     return CachedDecoder(session(path, options), spec.cache, slots, device)
 
 
+KEPT_BINDINGS = 512  # of (first slot, rows); the oldest is dropped
+
+
 class CachedDecoder:
     """``slots`` caches of ``max_length`` tokens; buffers are allocated once.
 
@@ -77,6 +80,8 @@ class CachedDecoder:
         key = (first, rows)
         window = slice(first, first + rows)
         if key not in self._bound:
+            if len(self._bound) >= KEPT_BINDINGS:
+                self._bound.pop(next(iter(self._bound)))
             self._bound[key] = self._bind(first, self._tokens[window], self._logits[window])
         self._run(self._bound[key], first, past)
         return self._logits[window, 0]
