@@ -6,6 +6,7 @@ import asyncio
 import threading
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import replace
 
 from serving.engine.messages import Advanced, Event, Failed, Finished, Previewed
 from serving.families.result import Result
@@ -96,13 +97,18 @@ class Ticket:
 
     def _coalesced(self, event: Event) -> bool:
         """Replace a waiting event that this one makes stale."""
-        if not isinstance(event, Advanced | Previewed):
-            return False
         for index, waiting in enumerate(self._events):
-            same_row = (
-                isinstance(waiting, Previewed) and isinstance(event, Previewed) and waiting.row == event.row
-            )
-            if same_row or (isinstance(waiting, Advanced) and isinstance(event, Advanced)):
-                self._events[index] = event
+            newer = _newer(waiting, event)
+            if newer is not None:
+                self._events[index] = newer
                 return True
         return False
+
+
+def _newer(waiting: Event, event: Event) -> Event | None:
+    """What stands for both, where the one makes the other stale; a running estimate lasts to the next."""
+    if isinstance(waiting, Advanced) and isinstance(event, Advanced):
+        return event if event.partial is not None else replace(event, partial=waiting.partial)
+    if isinstance(waiting, Previewed) and isinstance(event, Previewed) and waiting.row == event.row:
+        return event
+    return None

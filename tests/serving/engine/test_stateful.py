@@ -13,7 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from serving.engine.engine import Engine
 from serving.engine.messages import Event, Failed, Finished, ModelKey, Options, RowFinal
 from serving.engine.ticket import Ticket
-from serving.errors import DeadlineExceeded, ResourceExhausted
+from serving.errors import ServingError
 from serving.families.request import Operation, Request
 from serving.families.result import Sampled, Scored
 from tests.serving.engine.toy import Toy, answer, sample, score, steps_of, toy
@@ -95,15 +95,13 @@ class Life(RuleBasedStateMachine):
         options = Options(
             deadline_s=deadline_s, stream=stream, priority=priority, preview_every_steps=2 * stream
         )
+        full = self.engine._ledger.open_rows + rows > self.engine._queue_rows
         try:
             ticket = self.engine.submit(key, request, options)
-        except ResourceExhausted as refusal:
-            assert refusal.retry_after_s
-            assert deadline_s is not None or self.engine._ledger.open_rows + rows > self.engine._queue_rows
+        except ServingError as refusal:
+            check_refusal(refusal, full, deadline_s)
             return
-        except DeadlineExceeded as refusal:
-            assert refusal.reason == "DEADLINE_INFEASIBLE"
-            return
+        assert not full
         until_s = None if deadline_s is None else self.clock.now_s + deadline_s
         expected = ANSWER if fault is None else INTERNAL
         self.asked.append(Asked(key, request, ticket, until_s, expected, []))
@@ -200,6 +198,15 @@ class Life(RuleBasedStateMachine):
                 assert (residents.owner == -1).all()
                 assert not residents._waiting
                 assert not residents.by_task
+
+
+def check_refusal(refusal: ServingError, full: bool, deadline_s: float | None) -> None:
+    if refusal.reason == "QUEUE_FULL":
+        assert refusal.retry_after_s
+        assert full or deadline_s is not None
+    else:
+        assert refusal.reason == "DEADLINE_INFEASIBLE"
+        assert deadline_s is not None
 
 
 def check_end(asked: Asked) -> None:

@@ -1,0 +1,69 @@
+"""The running estimate of a run's duration: fits a line, follows changes, keeps its best."""
+
+from __future__ import annotations
+
+import pytest
+
+from serving.engine.estimate import StepTime
+
+
+def observed(base: float, per_row: float, times: int = 20) -> StepTime:
+    step_time = StepTime()
+    for index in range(times):
+        rows = (1, 4, 16, 64)[index % 4]
+        step_time.observe(rows, base + per_row * rows)
+    return step_time
+
+
+def test_nothing_measured_promises_nothing() -> None:
+    step_time = StepTime()
+    assert not step_time.measured
+    assert step_time.seconds(64) == step_time.best_seconds(64) == 0.0
+
+
+@pytest.mark.parametrize(("base", "per_row"), [(0.01, 0.0), (0.0, 0.001), (0.005, 0.0005)])
+def test_a_line_is_found(base: float, per_row: float) -> None:
+    found = observed(base, per_row)
+    assert found.coefficients() == pytest.approx((base, per_row), abs=1e-9)
+    assert found.seconds(32) == pytest.approx(base + 32 * per_row)
+
+
+def test_one_row_count_alone_is_proportional() -> None:
+    step_time = StepTime()
+    for _ in range(5):
+        step_time.observe(8, 0.08)
+    assert step_time.coefficients() == pytest.approx((0.0, 0.01))
+
+
+def test_noise_never_makes_a_coefficient_negative() -> None:
+    step_time = StepTime()
+    for rows, seconds in ((1, 0.5), (64, 0.1), (2, 0.4), (32, 0.1)):
+        step_time.observe(rows, seconds)
+    base, per_row = step_time.coefficients()
+    assert base >= 0.0
+    assert per_row >= 0.0
+
+
+def test_a_slow_tick_fades() -> None:
+    step_time = observed(0.0, 0.001)
+    step_time.observe(8, 60.0)
+    after_once = step_time.seconds(8)
+    for _ in range(400):
+        step_time.observe(8, 0.008)
+    assert step_time.seconds(8) < 0.02 * after_once
+
+
+def test_the_best_survives_slow_ticks_and_never_needs_more_rows_than_it_had() -> None:
+    step_time = observed(0.01, 0.001)
+    step_time.observe(16, 60.0)
+    assert step_time.best_seconds(16) == pytest.approx(0.026, rel=0.1)
+    assert step_time.best_seconds(1) <= step_time.best_seconds(16)
+    assert step_time.best_seconds(1000) == 0.0
+
+
+def test_a_machine_that_became_slower_is_believed_in_the_end() -> None:
+    step_time = StepTime()
+    step_time.observe(1, 0.01)
+    for _ in range(2000):
+        step_time.observe(1, 0.04)
+    assert step_time.best_seconds(1) == pytest.approx(0.04, rel=0.01)
