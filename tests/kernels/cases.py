@@ -211,7 +211,8 @@ def likelihood_cases(rows: int, particles: int, n: int, make: Maker) -> list[Cas
     each = (1 / 255, -1.0, 1.0)
     cases = [
         Case(
-            f"row_log_prob {kind}", _likelihood_kernels.launch_row_log_prob, likelihood.row_log_prob_reference,
+            f"row_log_prob {kind}",
+            _likelihood_kernels.launch_row_log_prob, likelihood.row_log_prob_reference,
             ((x > 0).float() if kind == "bernoulli" else x, mean, spread, kind, *each),
             lanes, tolerance=1e-9 * n, take=_particle_rows(particles),
         )

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -21,47 +24,54 @@ def philox4x32(counter: tuple[int, int, int, int], key: tuple[int, int]) -> tupl
     return c0, c1, c2, c3
 
 
-def words(seed: int, row: int, line: int, stream: int, n: int) -> list[int]:
-    """The words of a row of n elements: element e is word e // Q of counter e % Q."""
+def words(counter: Sequence[int], n: int) -> list[int]:
+    """Of (seed, row, line, stream) and n elements: element e is word e // Q of counter e % Q."""
+    seed, row, line, stream = counter
     per_word = (n + 31) // 32 * 8
     key = (seed & MASK, seed >> 32 & MASK)
-    counters = [philox4x32((c, line & MASK, stream & MASK, row & MASK), key) for c in range(min(per_word, n))]
-    return [counters[e % per_word][e // per_word] for e in range(n)]
+    upper = (line & MASK, stream & MASK, row & MASK)
+    drawn = [philox4x32((c, *upper), key) for c in range(min(per_word, n))]
+    return [drawn[e % per_word][e // per_word] for e in range(n)]
 
 
-def uniforms(seed: int, row: int, line: int, stream: int, n: int) -> Floats:
+def uniforms(counter: Sequence[int], n: int) -> Floats:
     """31 bits of each word, in [0, 1)."""
-    drawn = np.array(words(seed, row, line, stream, n), np.uint32).view(np.int32).astype(np.int64)
+    drawn = np.array(words(counter, n), np.uint32).view(np.int32).astype(np.int64)
     return np.where(drawn < 0, -drawn - 1, drawn) * 4.6566127342e-10
 
 
-def normals(seed: int, row: int, line: int, stream: int, n: int) -> Floats:
+def normals(counter: Sequence[int], n: int) -> Floats:
     """Box and Muller (1958) on words (0, 1) and (2, 3) of each counter."""
     per_word = (n + 31) // 32 * 8
-    padded = uniforms(seed, row, line, stream, 4 * per_word).reshape(4, per_word)
+    padded = uniforms(counter, 4 * per_word).reshape(4, per_word)
     radius = np.sqrt(-2.0 * np.log(np.maximum(padded[0::2], 1e-7)))
     angle = 2.0 * np.pi * padded[1::2]
     drawn = np.stack((radius * np.cos(angle), radius * np.sin(angle)), axis=1)
     return drawn.reshape(-1)[:n]
 
 
-def denoise(
-    table: Floats,
-    x: Floats,
-    c: Floats,
-    u: Floats,
-    h: Floats,
-    z: Floats,
-    known: Floats,
-    observed: Floats,
-    z2: Floats,
-) -> tuple[Floats, Floats]:
-    """One row: table [13], history h [3, n], the others [n]; returns (x', x0)."""
-    g, p, q, lo, hi, a, b, c1, c2, c3, d, scale, noise = table
-    m = u + g * (c - u)
-    x0 = np.clip(p * x + q * m, lo, hi)
-    following = a * x + b * x0 + c1 * h[0] + c2 * h[1] + c3 * h[2] + d * z
-    return np.where(observed, scale * known + noise * z2, following), x0
+@dataclass(frozen=True)
+class DenoiseRow:
+    """One row of the denoising loop: table [13], history [3, n], the others [n]."""
+
+    table: Floats
+    x: Floats
+    conditional: Floats
+    unconditional: Floats
+    history: Floats
+    z: Floats
+    known: Floats
+    observed: NDArray[np.bool_]
+    z2: Floats
+
+    def step(self) -> tuple[Floats, Floats]:
+        """(x', x0)."""
+        g, p, q, lo, hi, a, b, c1, c2, c3, d, scale, noise = self.table
+        m = self.unconditional + g * (self.conditional - self.unconditional)
+        x0 = np.clip(p * self.x + q * m, lo, hi)
+        past = c1 * self.history[0] + c2 * self.history[1] + c3 * self.history[2]
+        following = a * self.x + b * x0 + past + d * self.z
+        return np.where(self.observed, scale * self.known + noise * self.z2, following), x0
 
 
 def kept_tokens(
