@@ -8,7 +8,7 @@ MODELS := models
 export PYTHONWARNINGS ?= default
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve test check format types lint protos bench bench-gpu interpret aot clean
+.PHONY: help setup demo serve test check format types lint protos bench bench-gpu calibrations models clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -48,6 +48,16 @@ test: $(STAMP) check $(MODELS)/.exported  ## all checks and tests
 
 protos: $(STAMP)  ## regenerate the stubs in client/
 	$(BIN)/python protos/generate.py
+
+calibrations: $(STAMP)  ## after a change of the reference models: score their calibration splits again
+	rm -f export/zoo/calibration/*.json $(MODELS)/*/calibration-*.json
+	$(BIN)/pxserve-export zoo --to $(MODELS)
+	$(BIN)/pxserve-export zoo --data build/data
+	for name in $$(ls $(MODELS)); do \
+	  $(BIN)/pxserve-server calibrate $$name --models $(MODELS) \
+	    --data build/data/$${name%%-*}-calibration.npz && \
+	  cp $(MODELS)/$$name/calibration-1.json export/zoo/calibration/$$name.json || exit 1; \
+	done
 
 bench: $(MODELS)/.exported  ## measure, and write docs/benchmarks.md
 	$(BIN)/python -m tests.benchmarks

@@ -17,7 +17,6 @@ from serving.engine.messages import ModelKey, Options
 from serving.engine.model import LoadedModel
 from serving.engine.ticket import Ticket
 from serving.errors import NotFound
-from serving.families.calibration import Calibration
 from serving.families.capability import Capability, Method
 from serving.families.registry import family_of
 from serving.families.request import Array, Operation, Request, Value
@@ -61,7 +60,7 @@ def offline(models: Path, name: str, version: int | None, threads: int = 0) -> I
     engine.start()
     try:
         key = ModelKey(name, package.version)
-        yield Offline(engine, package, engine.load(key, package, calibration_of(package)))
+        yield Offline(engine, package, engine.load(key, package))
     finally:
         engine.stop()
 
@@ -77,12 +76,6 @@ def latest(folder: Path) -> int:
 def calibration_path(package: Package) -> Path:
     """Where a package's calibration lies: beside its version folder."""
     return package.folder.parent / f"calibration-{package.version}.json"
-
-
-def calibration_of(package: Package) -> Calibration | None:
-    """The calibration, where there is one for this very package."""
-    path = calibration_path(package)
-    return Calibration.read(path, package.digest) if path.exists() else None
 
 
 def request_of(
