@@ -25,6 +25,13 @@ def test_ties_count_as_at_least_as_strange() -> None:
     assert FITTED.score("reconstruction", np.array([2.0]))[1] == pytest.approx(2 / 3)
 
 
+def test_rounding_does_not_break_ties() -> None:
+    """Half of the rows are one and the same; a machine that sums in another order is 1e-7 off."""
+    calibration = Calibration.fit("p", {"typicality": [2.0, 7.25, 7.25, 9.0]}, {"typicality": [4.0]})
+    for statistic in (7.25 * (1 - 1e-7), 7.25, 7.25 * (1 + 1e-7)):
+        assert calibration.score("typicality", np.array([statistic]))[1][0] == pytest.approx(4 / 5)
+
+
 def test_no_finite_statistic_is_as_strange_as_can_be() -> None:
     scores, p_values = FITTED.score("typicality", np.array([np.nan, -np.inf]))
     assert np.isposinf(scores).all()
