@@ -51,10 +51,13 @@ def _literals(nodes: Any) -> Iterator[str]:
 
 
 def _without_locations(data: bytes) -> bytes:
-    """The archive without its ``.debug_pkl`` entries, which hold paths and source of this machine."""
+    """The archive without its ``.debug_pkl`` entries, which hold paths and source of this machine.
+
+    ``serialization_id`` is a hash of the whole archive, those entries too, and nothing reads it.
+    """
     cleaned = io.BytesIO()
     with zipfile.ZipFile(io.BytesIO(data)) as source, zipfile.ZipFile(cleaned, "w") as target:
         for entry in source.infolist():
-            if not entry.filename.endswith(".debug_pkl"):
+            if not entry.filename.endswith((".debug_pkl", ".data/serialization_id")):
                 target.writestr(zipfile.ZipInfo(entry.filename, _EPOCH), source.read(entry))
     return cleaned.getvalue()

@@ -1,8 +1,13 @@
-"""Train a reference model by name; the same seed gives the same weights on the same machine and torch."""
+"""Train a reference model by name.
+
+On one thread: the networks are too small for two to pay, and the order of sums stays the same, so the
+same seed gives the same weights on the same machine and torch.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -30,12 +35,22 @@ RECIPES: dict[str, Callable[[Progress], nn.Module]] = {
 def train(name: str, progress: Progress) -> Path:
     """Train ``name``, keep its weights in the zoo's folder, and export its graphs there; 2 to 12 minutes.
 
-    Runs in a random state of its own: the caller's generator is untouched. Raises KeyError where there is
-    no such model.
+    Runs in a random state of its own: the caller's generator is untouched. TorchScript that comes out
+    different must be listed in ``export.zoo.trusted`` again. Raises KeyError where there is no such model.
     """
     entry = ENTRIES[name]
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), _one_thread():
         network = RECIPES[name](lambda message, done: progress(f"{name}: {message}", 0.95 * done))
     save_file({key: value.contiguous() for key, value in network.state_dict().items()}, entry.weights)
     commit_graphs(entry, lambda message, done: progress(message, 0.95 + 0.05 * done))
     return entry.weights
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
