@@ -7,8 +7,9 @@ import asyncio
 import json
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from export.package.errors import PackageError
 from serving.config import Config, ConfigError, add_flags, from_flags
@@ -16,6 +17,9 @@ from serving.errors import ServingError
 
 if TYPE_CHECKING:
     import torch
+
+    from serving.api.app import StoppableEngine
+    from serving.telemetry.metrics import Metrics
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -61,9 +65,8 @@ def _serve(config: Config) -> int:
     from export.package.check import check_graphs
     from export.package.read import Package, read_package
     from serving.api.app import serve
-    from serving.engine.engine import Engine
     from serving.telemetry import logs
-    from serving.telemetry.metrics import EngineMetrics, Metrics
+    from serving.telemetry.metrics import Metrics
 
     def read(folder: Path) -> Package:
         package = read_package(folder)
@@ -74,14 +77,25 @@ def _serve(config: Config) -> int:
     if not Path(config.models).is_dir():
         raise ConfigError(f"models: there is no folder {config.models}")
     metrics = Metrics()
-    engine = Engine(
-        device=_device(config.device),
-        max_rows=config.max_rows,
-        queue_rows=config.queue_rows,
-        threads=config.threads,
-        metrics=EngineMetrics(metrics),
-    )
-    return asyncio.run(serve(config, engine, metrics, read))
+    return asyncio.run(serve(config, _engine(config, metrics), metrics, read))
+
+
+def _engine(config: Config, metrics: Metrics) -> StoppableEngine:
+    from serving.engine.engine import Engine
+    from serving.engine.process import ProcessEngine
+    from serving.telemetry import logs
+    from serving.telemetry.metrics import EngineMetrics
+
+    settings: dict[str, Any] = {
+        "device": _device(config.device),
+        "max_rows": config.max_rows,
+        "queue_rows": config.queue_rows,
+        "threads": config.threads,
+        "metrics": EngineMetrics(metrics),
+    }
+    if config.engine == "process":
+        return ProcessEngine(setup=partial(logs.setup, config.log_format, config.log_level), **settings)
+    return Engine(**settings)
 
 
 def _device(name: str) -> torch.device:

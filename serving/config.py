@@ -26,6 +26,9 @@ class Config:
     listen: str = _setting("127.0.0.1:8500", "gRPC address, HOST:PORT; port 0 picks a free one")
     metrics: str = _setting("127.0.0.1:8502", "HTTP address of /metrics, HOST:PORT; empty: none")
     device: str = _setting("cpu", "torch device of the engine: cpu, cuda:0")
+    engine: str = _setting(
+        "thread", "where the engine runs; process: in one of its own", choices=("thread", "process")
+    )
     max_rows: int = _setting(64, "rows in flight per component", minimum=1)
     queue_rows: int = _setting(4096, "rows that may wait before requests are refused", minimum=1)
     threads: int = _setting(0, "threads of a network run; 0: as many as this machine has cores", minimum=0)
