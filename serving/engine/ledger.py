@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,21 +13,59 @@ from serving.engine.messages import Usage
 AGING = 0.1  # seconds of remaining work that one second of waiting is worth
 PRIORITY_S = 1e6  # a higher priority goes before any amount of work
 
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
+
+
+@dataclass
+class Tally:
+    """Runs of the same tasks, one after another: by task index, network rows and share of each run."""
+
+    tasks: Ints | None = None
+    rows: Ints | None = None
+    given: Ints = field(default_factory=lambda: np.empty(0, np.int64))
+    share: Floats = field(default_factory=lambda: np.empty(0, np.float64))
+    runs: int = 0
+    seconds: float = 0.0
+
+    @staticmethod
+    def of(tasks: Ints, rows: Ints, size: int) -> Tally:
+        """No run yet."""
+        weight = np.bincount(tasks, weights=rows, minlength=size)
+        return Tally(tasks, rows, weight.astype(np.int64), weight / max(1.0, float(weight.sum())))
+
+    def repeats(self, tasks: Ints, rows: Ints) -> bool:
+        """Whether these very arrays are meant."""
+        return tasks is self.tasks and rows is self.rows
+
 
 class Ledger:
     """Tasks by index; indices are reused. ``seconds`` is the predicted work of the whole request."""
 
     def __init__(self, capacity: int = 256) -> None:
         self.total = np.zeros(capacity, np.int64)  # network rows, an upper bound
-        self.done = np.zeros(capacity, np.int64)
+        self._done = np.zeros(capacity, np.int64)
         self.seconds = np.zeros(capacity, np.float64)
-        self.spent = np.zeros(capacity, np.float64)  # device seconds
+        self._spent = np.zeros(capacity, np.float64)  # device seconds
         self.arrived = np.zeros(capacity, np.float64)
         self.started = np.full(capacity, np.nan)
         self.priority = np.zeros(capacity, np.int64)
         self.rows = np.zeros(capacity, np.int64)  # result rows
-        self._lock = threading.Lock()  # callers' threads open (and grow the arrays), the worker closes
+        self._tally = Tally()
+        self._lock = threading.RLock()  # callers' threads open (and grow the arrays), the worker closes
         self._free = list(range(capacity - 1, -1, -1))
+
+    @property
+    def done(self) -> Ints:
+        """Network rows by task."""
+        self._book()
+        return self._done
+
+    @property
+    def spent(self) -> Floats:
+        """Device seconds by task."""
+        self._book()
+        return self._spent
 
     @property
     def open_rows(self) -> int:
@@ -52,18 +91,35 @@ class Ledger:
     def close(self, task: int) -> None:
         """The index may be reused."""
         with self._lock:
+            self._book()
+            self._tally = Tally()
             self.total[task] = self.done[task] = self.rows[task] = 0
             self.seconds[task] = 0.0
             self.started[task] = np.nan
             self._free.append(task)
 
     def charge(self, tasks: NDArray[np.int64], rows: NDArray[np.int64], seconds: float, now_s: float) -> None:
-        """Share one run among its tasks by network rows; a task may stand in ``tasks`` more than once."""
+        """Share one run among its tasks by network rows; a task may stand in ``tasks`` more than once.
+
+        Whoever passes the same arrays again (not equal ones) means the same tasks, still open.
+        """
         with self._lock:
-            given = np.bincount(tasks, weights=rows, minlength=len(self.done))
-            self.done += given.astype(np.int64)
-            self.spent += given * (seconds / max(1.0, given.sum()))
-            self.started[tasks] = np.fmin(self.started[tasks], now_s - seconds)
+            if not self._tally.repeats(tasks, rows):
+                self._book()
+                self._tally = Tally.of(tasks, rows, len(self.total))
+                self.started[tasks] = np.fmin(self.started[tasks], now_s - seconds)
+            self._tally.runs += 1
+            self._tally.seconds += seconds
+
+    def _book(self) -> None:
+        """Enter the runs since the tasks last changed; for most ticks this is put off."""
+        with self._lock:
+            tally = self._tally
+            if tally.runs:
+                size = len(tally.given)  # the arrays may have grown since
+                self._done[:size] += tally.runs * tally.given
+                self._spent[:size] += tally.seconds * tally.share
+                tally.runs, tally.seconds = 0, 0.0
 
     def usage(self, task: int) -> Usage:
         """What a task cost so far; one that never ran only queued."""
@@ -98,7 +154,7 @@ class Ledger:
 
     def _grow(self) -> None:
         old = len(self.total)
-        for name in ("total", "done", "seconds", "spent", "arrived", "started", "priority", "rows"):
+        for name in ("total", "_done", "seconds", "_spent", "arrived", "started", "priority", "rows"):
             array = getattr(self, name)
             setattr(self, name, np.concatenate([array, np.zeros_like(array)]))
         self._free.extend(range(2 * old - 1, old - 1, -1))

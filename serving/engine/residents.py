@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from serving.families.rows import Loop, Slots, Table, Tensors
 
 FREE = -1
+NONE: Slots = np.empty(0, np.int64)
 
 
 @dataclass
@@ -31,6 +32,8 @@ class Residents:
         self.row = np.zeros(table.capacity, np.int64)
         self.alive = np.zeros(table.capacity, np.bool_)  # resident and not final
         self.active = 0  # how many are alive
+        self.version = 0  # counts changes of ``alive`` and ``owner``
+        self._quiet: tuple[Slots | None, int] = (None, 0)  # slots of which none ends within so many steps
         self.by_task: dict[int, Resident] = {}
         self._waiting: deque[tuple[int, Loop]] = deque()
 
@@ -56,6 +59,7 @@ class Residents:
             self.alive[free] = self.table.remaining(free) > 0
             left = int(self.alive[free].sum())
             self.active += left
+            self.version += 1
             self.by_task[task] = Resident(loop, free, left)
 
     def waiting_rows(self) -> int:
@@ -64,11 +68,12 @@ class Residents:
 
     def settle(self, slots: Slots) -> tuple[Slots, list[int]]:
         """After a step of ``slots``: those that became final, and the tasks whose loop is complete."""
-        final = slots[self.table.remaining(slots) == 0]
+        final = self._final(slots)
         if not len(final):
             return final, []
         self.alive[final] = False
         self.active -= len(final)
+        self.version += 1
         tasks, counts = np.unique(self.owner[final], return_counts=True)
         complete = []
         for task, count in zip(tasks.tolist(), counts.tolist(), strict=True):
@@ -77,6 +82,18 @@ class Residents:
             if resident.left == 0:
                 complete.append(task)
         return final, complete
+
+    def _final(self, slots: Slots) -> Slots:
+        """A steady table is asked again only when its shortest row must have ended."""
+        quiet, steps = self._quiet
+        if slots is quiet and steps:
+            self._quiet = (slots, steps - 1)
+            return NONE
+        remaining: NDArray[np.int64] = self.table.remaining(slots)
+        if getattr(self.table, "steady", False):
+            self._quiet = (slots, max(0, int(remaining.min()) - 1))
+        final: Slots = slots[remaining == 0]
+        return final
 
     def take(self, task: int) -> Tensors:
         """The result of a complete loop; its slots are free."""
@@ -97,6 +114,7 @@ class Residents:
         self.active -= int(self.alive[slots].sum())
         self.owner[slots] = FREE
         self.alive[slots] = False
+        self.version += 1
         release = getattr(self.table, "release", None)
         if release is not None:
             release(slots)

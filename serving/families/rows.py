@@ -100,7 +100,13 @@ class Table(ABC):
 
 
 class BatchedTable(Table):
-    """Rows gathered by index into a network run that other rows and calls share."""
+    """Rows gathered by index into a network run that other rows and calls share.
+
+    ``steady`` promises that a row's width never changes, and that every step takes exactly one from its
+    ``remaining``: the engine then need not ask for them after every tick.
+    """
+
+    steady = False
 
     @abstractmethod
     def width(self, slots: Slots) -> NDArray[np.int64]:

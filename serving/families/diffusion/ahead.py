@@ -1,4 +1,4 @@
-"""Noise drawn several steps ahead: one vectorised Philox call for many rows and lines."""
+"""Noise drawn several steps ahead: one vectorised Philox call for all rows, whenever one has none left."""
 
 from __future__ import annotations
 
@@ -7,58 +7,60 @@ import torch
 from numpy.typing import NDArray
 
 from kernels.philox import philox_normal
+from serving.families.diffusion.cohort import Cohort, Columns
 from serving.families.rows import Slots
 
 STEPS_AHEAD = 16
 _LARGEST_BYTES = 64 * 2**20
 
+Floats32 = NDArray[np.float32]
+
 
 class NoiseAhead:
-    """Unit normals [slots, ahead, n] of one stream; a window of lines per slot, redrawn when used up.
+    """Unit normals of one stream: a ring of ``ahead`` plan lines per slot, filled up for all at once.
 
-    Each value is a function of (seed, row, line, stream, element), so windows never show in results.
+    Each value is a function of (seed, row, line, stream, element), so rings never show in results.
     """
 
-    def __init__(self, capacity: int, n: int) -> None:
-        self._ahead = int(np.clip(_LARGEST_BYTES // (4 * capacity * n), 1, STEPS_AHEAD))
-        self._buffer = torch.zeros((capacity * self._ahead, n), dtype=torch.float32)
-        self._first = np.zeros(capacity, np.int64)
-        self._end = np.zeros(capacity, np.int64)  # window: lines first .. end - 1
+    def __init__(self, columns: Columns, elements: int, stream: int) -> None:
+        capacity = len(columns.first)
+        self._columns, self._stream = columns, stream
+        self._ahead = int(np.clip(_LARGEST_BYTES // (4 * capacity * elements), 1, STEPS_AHEAD))
+        self._ring = np.zeros((capacity * self._ahead, elements), np.float32)
+        self._end = np.zeros(capacity, np.int64)  # lines drawn so far
+        self._cohort: Cohort | None = None  # the last one, which has noise for ``_left`` more ticks
+        self._left = 0
 
     def forget(self, slots: Slots) -> None:
-        """Windows of new rows are empty."""
+        """Rings of new rows are empty."""
         self._end[slots] = 0
+        self._cohort = None
 
-    def take(
-        self, slots: Slots, lines: NDArray[np.int64], identity: Identity, left: NDArray[np.int64]
-    ) -> torch.Tensor:
-        """Normals [slots, n] for each slot's line; ``left`` lines bound what is worth drawing."""
-        stale = np.flatnonzero(lines >= self._end[slots])
-        if len(stale):
-            self._draw(slots[stale], lines[stale], identity, int(left[stale].max()))
-        index = slots * self._ahead + (lines - self._first[slots])
-        return self._buffer.index_select(0, torch.from_numpy(index))
+    def take(self, cohort: Cohort, drawing: NDArray[np.int64], out: Floats32) -> Floats32:
+        """Normals [rows, elements] for each row's line; rows not in ``drawing`` get anything finite."""
+        cursor = self._columns.cursor(cohort.slots)
+        if cohort is not self._cohort or self._left == 0:
+            self._left = self._fill(cohort.slots[drawing], cursor[drawing])
+            self._cohort = cohort
+        self._left -= 1
+        index = cohort.slots * self._ahead + cursor % self._ahead
+        return np.take(self._ring, index, axis=0, out=out, mode="clip")
 
-    def _draw(self, slots: Slots, lines: NDArray[np.int64], identity: Identity, left: int) -> None:
-        count = min(self._ahead, left)
-        window = lines[:, None] + np.arange(count)
-        seed, row, stream = identity.of(slots)
-        normals = philox_normal(seed, row, torch.from_numpy(window), stream, self._buffer.shape[1])
-        target = (slots[:, None] * self._ahead + np.arange(count)).reshape(-1)
-        self._buffer.index_copy_(0, torch.from_numpy(target), normals.reshape(-1, self._buffer.shape[1]))
-        self._first[slots], self._end[slots] = lines, lines + count
+    def _fill(self, slots: Slots, line: NDArray[np.int64]) -> int:
+        """Draw what the rings lack, if any row lacks its next line; the ticks until one will."""
+        end = self._end[slots]
+        if bool((end <= line).any()):
+            start = np.maximum(end, line)
+            end = np.minimum(line + self._ahead, self._columns.end[slots] - self._columns.first[slots])
+            self._draw(slots, start, np.maximum(end - start, 0))
+            self._end[slots] = end
+        return int((end - line).min())
 
-
-class Identity:
-    """Who a slot's noise belongs to, in one stream: int64 views of the table's columns."""
-
-    def __init__(
-        self, seed: NDArray[np.int64], row: NDArray[np.int64], words: NDArray[np.int64], stream: int
-    ) -> None:
-        self._columns = (seed, row, words)
-        self._stream = stream
-
-    def of(self, slots: Slots) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """(seed, row, stream word) of the slots."""
-        seed, row, words = (torch.from_numpy(column[slots]) for column in self._columns)
-        return seed, row, words + self._stream
+    def _draw(self, slots: Slots, start: NDArray[np.int64], count: NDArray[np.int64]) -> None:
+        slot = np.repeat(slots, count)
+        line = np.arange(len(slot)) + np.repeat(start - (np.cumsum(count) - count), count)
+        columns = self._columns
+        seed, row = torch.from_numpy(columns.seed[slot]), torch.from_numpy(columns.row[slot])
+        stream = torch.from_numpy(columns.words[slot] + self._stream)
+        normals = philox_normal(seed, row, torch.from_numpy(line), stream, self._ring.shape[1])
+        self._ring[slot * self._ahead + line % self._ahead] = normals.numpy()

@@ -12,10 +12,14 @@ _FIRST_LINES = 1024
 
 
 class CoefficientArena:
-    """``lines`` float32 [size, COLUMNS]; equal plans share one range, freed with its last row."""
+    """``lines`` float32 [size, COLUMNS]; equal plans share one range, freed with its last row.
+
+    ``host`` is their copy in NumPy (on CPU the same memory).
+    """
 
     def __init__(self, device: torch.device) -> None:
-        self.lines = torch.zeros((_FIRST_LINES, COLUMNS), dtype=torch.float32, device=device)
+        self.host = np.zeros((_FIRST_LINES, COLUMNS), np.float32)
+        self.lines = torch.from_numpy(self.host).to(device)
         self._ranges: dict[bytes, tuple[int, int]] = {}  # key -> (first line, lines)
         self._uses: dict[int, int] = {}  # first line -> rows
         self._keys: dict[int, bytes] = {}
@@ -39,9 +43,10 @@ class CoefficientArena:
     def _write(self, plan: Plan) -> int:
         first = self._gap(len(plan))
         if first + len(plan) > len(self.lines):
-            grown = self.lines.new_zeros((2 * (first + len(plan)), COLUMNS))
-            grown[: len(self.lines)] = self.lines
-            self.lines = grown
+            grown = np.zeros((2 * (first + len(plan)), COLUMNS), np.float32)
+            grown[: len(self.host)] = self.host
+            self.host, self.lines = grown, torch.from_numpy(grown).to(self.lines.device)
+        self.host[first : first + len(plan)] = plan.coef
         self.lines[first : first + len(plan)] = torch.from_numpy(plan.coef)
         self._ranges[plan.key], self._keys[first] = (first, len(plan)), plan.key
         return first

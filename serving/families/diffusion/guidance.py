@@ -7,15 +7,6 @@ import torch
 from numpy.typing import NDArray
 
 
-def guided_rows(guided: NDArray[np.bool_], device: torch.device) -> torch.Tensor | None:
-    """For each row, the network row of its unconditional twin (its own where it has none); None: no twins."""
-    if not guided.any():
-        return None
-    own = np.arange(len(guided))
-    twin = np.where(guided, len(guided) - 1 + np.cumsum(guided), own)
-    return torch.from_numpy(twin).to(device)
-
-
 def guided(
     output: torch.Tensor, twin: torch.Tensor, scale: torch.Tensor, rescale: NDArray[np.float32]
 ) -> torch.Tensor:

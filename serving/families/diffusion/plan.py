@@ -74,6 +74,11 @@ class Plan:
         return bool(np.any(self.exact[:, D] != 0.0))
 
     @property
+    def clipped(self) -> bool:
+        """Whether any line bounds x0."""
+        return bool(np.isfinite(self.exact[:, LOW : HIGH + 1]).any())
+
+    @property
     def guided(self) -> bool:
         """Whether the network is also asked without the condition."""
         return bool(np.any(self.exact[:, G] != 1.0))

@@ -172,10 +172,10 @@ def test_equal_plans_share_their_lines_until_the_last_row_leaves() -> None:
     table = _table()
     for start in (0, 2):
         table.admit(np.arange(start, start + 2), _loop(_request("ddpm", 2, steps=20)))
-    assert len(set(table._first[:4].tolist())) == 1
+    assert len(set(table._columns.first[:4].tolist())) == 1
     table.release(np.arange(4))
     table.admit(np.arange(4), _loop(_request("ddim", 4, steps=7)))
-    assert table._first[0] == 0
+    assert table._columns.first[0] == 0
 
 
 def test_preview_is_an_estimate_of_the_data() -> None:
