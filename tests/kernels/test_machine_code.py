@@ -103,8 +103,8 @@ def categorical_build() -> Build:
 
 
 def weight_build() -> Build:
-    types = {"z_ptr": "*fp32", "mean_ptr": "*fp32", "log_variance_ptr": "*fp32", "log_likelihood_ptr": "*fp64",
-             "out_ptr": "*fp64", "particles": "i32", "n": "i32"}  # fmt: skip
+    types = {"z_ptr": "*fp32", "mean_ptr": "*fp32", "log_variance_ptr": "*fp32",
+             "log_likelihood_ptr": "*fp64", "out_ptr": "*fp64", "particles": "i32", "n": "i32"}  # fmt: skip
     return Build(LIKELIHOOD, "_log_weight_kernel", types, {"BLOCK": 128}, 1, aligned=("n",))
 
 
@@ -116,8 +116,8 @@ def mean_exp_build() -> Build:
 
 def philox_build() -> Build:
     block, warps = philox.configuration(3072)
-    types = {"seed_ptr": "*i64", "row_ptr": "*i64", "line_ptr": "*i64", "stream_ptr": "*i64", "out_ptr": "*fp32",
-             "steps": "i32", "n": "i32"}  # fmt: skip
+    types = {"seed_ptr": "*i64", "row_ptr": "*i64", "line_ptr": "*i64", "stream_ptr": "*i64",
+             "out_ptr": "*fp32", "steps": "i32", "n": "i32"}  # fmt: skip
     constants = {"KIND": "normal", "BLOCK": block}
     return Build("kernels.philox", "_philox_kernel", types, constants, warps, aligned=("n",), fusion=False)
 
