@@ -110,6 +110,7 @@ class BatchedLane(Lane):
             self._gather(run)
             run.binding.run(run.rows)
         except Exception as error:
+            self._last = None
             halves = run.halves()
             if halves is None:
                 tick.failed.append((int(run.tasks[0]), error))
@@ -132,10 +133,13 @@ class BatchedLane(Lane):
         bad = None if run.finite() else non_finite_rows(run.numbers)
         for span, outputs, (start, end) in zip(run.spans, run.outputs, run.bounds, strict=True):
             spoiled = None if bad is None else bad[start:end]
-            if isinstance(span, TableSpan):
-                _advance_table(span, outputs, spoiled, tick)
-            else:
-                self._advance_call(span, outputs, spoiled, tick)
+            try:
+                if isinstance(span, TableSpan):
+                    _advance_table(span, outputs, spoiled, tick)
+                else:
+                    self._advance_call(span, outputs, spoiled, tick)
+            except Exception as error:  # its rows may have advanced in part: all of them fail
+                tick.failed += [(task, error) for task in np.unique(owners_of(span)[0]).tolist()]
 
     def _advance_call(
         self, span: CallSpan, outputs: Tensors, bad: NDArray[np.bool_] | None, tick: Tick

@@ -16,14 +16,11 @@ class StepTime:
 
     def observe(self, rows: int, seconds: float) -> None:
         """One measured run."""
-        for name, value in (
-            ("_n", 1.0),
-            ("_x", rows),
-            ("_y", seconds),
-            ("_xx", rows * rows),
-            ("_xy", rows * seconds),
-        ):
-            setattr(self, name, getattr(self, name) * DECAY + value)
+        self._n = self._n * DECAY + 1.0
+        self._x = self._x * DECAY + rows
+        self._y = self._y * DECAY + seconds
+        self._xx = self._xx * DECAY + rows * rows
+        self._xy = self._xy * DECAY + rows * seconds
         bucket = _bucket(rows)
         # The best creeps up, so that a machine that became slower is believed in the end.
         self._best[bucket] = min(self._best.get(bucket, math.inf) * 1.001, seconds)

@@ -87,8 +87,7 @@ class Run:
 
     def finite(self) -> bool:
         """Whether no output holds NaN or infinity; false also where a sum overflows."""
-        with np.errstate(all="ignore"):
-            return all(isfinite(_sum(flat)) for flat in self.flat)
+        return all(isfinite(_sum(flat)) for flat in self.flat)
 
     def halves(self) -> tuple[Run, Run] | None:
         """Two runs of half the rows each; None for a single row."""

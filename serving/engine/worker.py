@@ -7,6 +7,7 @@ import logging
 import queue
 from collections.abc import Callable
 
+import numpy as np
 import torch
 
 from serving.engine.batched_lane import BatchedLane
@@ -128,7 +129,8 @@ class Worker:
     def run(self) -> None:
         """Until ``shut``: commands, deadlines, one tick."""
         try:
-            with torch.inference_mode():
+            # Rows may overflow and are found by their non-finite outputs, without a warning.
+            with torch.inference_mode(), np.errstate(all="ignore"):
                 while not self.ended:
                     self._between_ticks()
                     lane = self._turns.choose(self._lanes)

@@ -57,6 +57,9 @@ class Cohort:
         self.rows = len(slots)
         self.where = _neighbours(slots)
         self.depth = int(columns.depth[slots].max(initial=0))
+        self.overwrites = self.depth == 0 and isinstance(self.where, slice)  # the last x0 in its place
+        self.lines: Floats32 = np.empty((0, 0, 0, 1), np.float32)  # coefficients [lines, COLUMNS, rows, 1]
+        self.step = 0  # into ``lines``
         self.clipped = bool(columns.clipped[slots].any())
         self.guided: NDArray[np.bool_] = columns.guided[slots]
         self.twice = np.flatnonzero(self.guided)

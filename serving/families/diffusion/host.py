@@ -22,6 +22,7 @@ from serving.families.diffusion.state import RowState
 from serving.families.rows import Slots, Tensors
 
 Floats32 = NDArray[np.float32]
+LINES_AHEAD = 16
 
 
 class Views:
@@ -54,13 +55,10 @@ class HostSteps:
         self._noise = NoiseAhead(columns, state.elements, STREAM_STEP)
         self._renoise: NoiseAhead | None = None
         self._scratch = np.empty((4, 0, state.elements), np.float32)
-        self._asked: Cohort | None = None  # whose lines ``_line`` are
-        self._line = np.empty(0, np.float32)
         self._inputs, self._outputs = Views(), Views()
 
     def forget(self, slots: Slots) -> None:
         """The slots' rows leave, or are new."""
-        self._asked = None
         for ahead in (self._noise, self._renoise):
             if ahead is not None:
                 ahead.forget(slots)
@@ -68,7 +66,6 @@ class HostSteps:
     def gather(self, cohort: Cohort, inputs: Tensors) -> None:
         """State, model times and conditions; rows of width 2 once more with null conditions."""
         rows, line = cohort.rows, self._lines(cohort)
-        self._asked, self._line = cohort, line
         arrays = self._inputs.of(inputs)
         x, t = arrays["x"], arrays["t"]
         np.multiply(self._x[cohort.where], line[SCALE], out=x[:rows], casting="same_kind")
@@ -81,14 +78,12 @@ class HostSteps:
                 arrays[name][rows:] = null
 
     def advance(self, cohort: Cohort, outputs: Tensors) -> None:
-        """One line of every row; one that overflows does so without a word, as on an accelerator."""
-        with np.errstate(all="ignore"):
-            self._advance(cohort, outputs)
-
-    def _advance(self, cohort: Cohort, outputs: Tensors) -> None:
-        line = self._line if self._asked is cohort else self._lines(cohort)
+        """One line of every row."""
+        line = self._lines(cohort)
         x, where = self._x[cohort.where], cohort.where
         x0, term, noise = self._buffers(cohort.rows)[:3]
+        if cohort.overwrites:
+            x0 = self._x0[0][where]
         np.multiply(x, line[P_X], out=x0)
         x0 += np.multiply(self._prediction(cohort, outputs, line[G]), line[Q_OUT], out=term)
         if cohort.clipped:
@@ -107,8 +102,14 @@ class HostSteps:
         self._keep(cohort, x, x0)
 
     def _lines(self, cohort: Cohort) -> Floats32:
-        """Coefficients [COLUMNS, rows, 1]."""
-        return self._arena.host.take(self._columns.line[cohort.where], axis=0).T[:, :, None]
+        """Coefficients [COLUMNS, rows, 1] of the next line; read many lines at once where a cohort lasts."""
+        if cohort.step == len(cohort.lines):
+            count = LINES_AHEAD if cohort.step else 1
+            line, end = self._columns.line[cohort.slots], self._columns.end[cohort.slots]
+            index = np.minimum(line + np.arange(count)[:, None], end - 1)
+            cohort.lines = self._arena.host.take(index, axis=0).transpose(0, 2, 1)[..., None]
+            cohort.step = 0
+        return cohort.lines[cohort.step]
 
     def _buffers(self, rows: int) -> Floats32:
         if self._scratch.shape[1] < rows:
@@ -145,8 +146,9 @@ class HostSteps:
         where = cohort.where
         for j in range(cohort.depth - 1, 0, -1):
             self._x0[j][where] = self._x0[j - 1][where]
-        self._x0[0][where] = x0
+        if not cohort.overwrites:
+            self._x0[0][where] = x0
         if not isinstance(where, slice):
             self._x[where] = x
         self._columns.line[where] += 1
-        self._asked = None
+        cohort.step += 1
