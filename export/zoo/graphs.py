@@ -7,6 +7,7 @@ other weights are exported again. Decoders with a cache are written in milliseco
 from __future__ import annotations
 
 import json
+import lzma
 from collections.abc import Callable
 from pathlib import Path
 
@@ -49,13 +50,19 @@ def graph(entry: Entry, name: str, network: nn.Module) -> bytes:
     part = entry.parts[name]
     path = committed(entry, name)
     if part.kind != "cached" and path.exists() and _source(entry) == sha256_file(entry.weights):
-        return path.read_bytes()
+        return read_committed(path)
     return export_part(part, network)
 
 
 def committed(entry: Entry, name: str) -> Path:
-    """Where a component's graph is kept."""
-    return entry.graphs / f"{name}.{entry.parts[name].suffix}"
+    """Where a component's graph is kept; ONNX graphs compressed."""
+    suffix = entry.parts[name].suffix
+    return entry.graphs / (f"{name}.onnx.xz" if suffix == "onnx" else f"{name}.{suffix}")
+
+
+def read_committed(path: Path) -> bytes:
+    """The graph in a file of ``committed``."""
+    return lzma.decompress(path.read_bytes()) if path.suffix == ".xz" else path.read_bytes()
 
 
 def export_part(part: Part, network: nn.Module) -> bytes:
@@ -80,7 +87,8 @@ def commit_graphs(entry: Entry, progress: Progress) -> None:
     entry.graphs.mkdir(parents=True, exist_ok=True)
     for index, name in enumerate(kept):
         progress(f"{entry.name}: exporting {name}", index / len(kept))
-        committed(entry, name).write_bytes(export_part(entry.parts[name], network))
+        path, content = committed(entry, name), export_part(entry.parts[name], network)
+        path.write_bytes(lzma.compress(content, preset=9) if path.suffix == ".xz" else content)
     source = {"weights_sha256": sha256_file(entry.weights), "torch": torch.__version__}
     (entry.graphs / "source.json").write_text(json.dumps(source, indent=2) + "\n", encoding="utf-8")
 
