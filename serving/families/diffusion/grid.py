@@ -9,8 +9,11 @@ from numpy.typing import NDArray
 
 from serving.families.diffusion.process import Levels, Process
 
-Spacing = Literal["trailing", "leading", "linspace", "karras"]
+Spacing = Literal["trailing", "leading", "linspace", "karras", "churned"]
 KARRAS_EXPONENT = 7.0
+CHURN = 40.0  # S_churn, S_tmin and S_tmax of Karras et al. 2022, table 5 (ImageNet-64)
+CHURNED_RATIOS = 0.05, 50.0
+LARGEST_CHURN = 2.0**0.5 - 1.0
 
 
 def levels_of(process: Process, steps: int, spacing: Spacing) -> Levels:
@@ -23,6 +26,9 @@ def levels_of(process: Process, steps: int, spacing: Spacing) -> Levels:
         return process.at_flow(np.linspace(1.0, 0.0, steps + 1)[:-1]).to_clean()
     if spacing == "karras":
         return _karras(process, steps)
+    if spacing == "churned":
+        levels = _karras(process, steps)
+        return levels.followed_by(_churned(process, levels[:-1]))
     return process.at(subsequence(process.count, steps, spacing)).to_clean()
 
 
@@ -49,3 +55,11 @@ def _karras(process: Process, steps: int) -> Levels:
     levels = process.at_ratio(np.linspace(*ends, steps) ** KARRAS_EXPONENT)
     distinct = np.append(True, np.diff(levels.ratio) < 0)
     return levels[np.flatnonzero(distinct)].to_clean()
+
+
+def _churned(process: Process, levels: Levels) -> Levels:
+    """The level to which each one is churned (Karras et al. 2022, algorithm 2); the first stays."""
+    low, high = CHURNED_RATIOS
+    added = min(CHURN / len(levels), LARGEST_CHURN) * ((levels.ratio >= low) & (levels.ratio <= high))
+    added[0] = 0.0
+    return process.at_ratio(levels.ratio * (1.0 + added))

@@ -109,7 +109,8 @@ class HostSteps:
             index = np.minimum(line + np.arange(count)[:, None], end - 1)
             cohort.lines = self._arena.host.take(index, axis=0).transpose(0, 2, 1)[..., None]
             cohort.step = 0
-        return cohort.lines[cohort.step]
+        found: Floats32 = cohort.lines[cohort.step]
+        return found
 
     def _buffers(self, rows: int) -> Floats32:
         if self._scratch.shape[1] < rows:

@@ -38,6 +38,11 @@ class Levels:
         with np.errstate(divide="ignore"):
             return np.asarray(self.sigma / self.alpha, np.float64)
 
+    def followed_by(self, other: Levels) -> Levels:
+        """These levels, then the other ones."""
+        pairs = ((self.alpha, other.alpha), (self.sigma, other.sigma), (self.time, other.time))
+        return Levels(*(np.concatenate(pair) for pair in pairs))
+
     def to_clean(self) -> Levels:
         """The same, followed by the data itself (alpha 1, sigma 0)."""
         return Levels(np.append(self.alpha, 1.0), np.append(self.sigma, 0.0), np.append(self.time, np.nan))

@@ -27,7 +27,11 @@ def posterior_variance(here: Levels, after: Levels) -> Floats:
 
 def ddim(levels: Levels, eta: float = 0.0) -> Lines:
     """Song, Meng and Ermon 2021 (DDIM): eta 0 deterministic, eta 1 the ancestral sampler."""
-    here, after = levels[:-1], levels[1:]
+    return ddim_pairs(levels[:-1], levels[1:], eta)
+
+
+def ddim_pairs(here: Levels, after: Levels, eta: float = 0.0) -> Lines:
+    """The same for any pairs of levels."""
     d = eta * np.sqrt(posterior_variance(here, after)) if eta else np.zeros_like(here.sigma)
     a = np.sqrt(np.maximum(after.sigma**2 - d**2, 0.0)) / here.sigma
     return Lines(here, after, a, after.alpha - here.alpha * a, d)

@@ -6,7 +6,7 @@ import numpy as np
 
 from serving.families.diffusion.plan import HISTORY, Lines
 from serving.families.diffusion.process import Levels
-from serving.families.diffusion.samplers.first_order import ddim
+from serving.families.diffusion.samplers.first_order import ddim_pairs
 
 
 def heun(levels: Levels, up: bool = False) -> Lines:
@@ -16,18 +16,22 @@ def heun(levels: Levels, up: bool = False) -> Lines:
     and x' = x1 + (h / 2) (d2 - d1) needs only the two x0: x1 + w (x0_1 - x0_2).
     ``up``: towards noise, where the last step is of second order too.
     """
-    first = ddim(levels)
+    return heun_pairs(levels[:-1], levels[1:], up)
+
+
+def heun_pairs(here: Levels, after: Levels, up: bool = False) -> Lines:
+    """The same for any pairs of levels."""
+    first = ddim_pairs(here, after)
     steps = len(first.a)
     source = np.repeat(np.arange(steps), 2)[: None if up else -1]
     corrects = np.arange(len(source)) % 2 == 1
-    here, after = levels[source], levels[source + 1]
-    weight = _correction(here, after)
+    weight = _correction(here[source], after[source])
     a = np.where(corrects, 1.0, first.a[source])
     b = np.where(corrects, -weight, first.b[source])
     c = np.zeros((len(source), HISTORY))
     c[corrects, 0] = weight[corrects]
-    asked = levels[source + corrects]
-    return Lines(asked, after, a, b, np.zeros(len(source)), c)
+    asked = here.followed_by(after)[source + steps * corrects]
+    return Lines(asked, after[source], a, b, np.zeros(len(source)), c)
 
 
 def _correction(here: Levels, after: Levels) -> np.ndarray[tuple[int], np.dtype[np.float64]]:

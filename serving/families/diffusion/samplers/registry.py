@@ -10,10 +10,12 @@ from serving.families.diffusion.grid import Spacing
 from serving.families.diffusion.plan import Lines
 from serving.families.diffusion.process import Levels
 from serving.families.diffusion.samplers.ancestral import ancestral
+from serving.families.diffusion.samplers.churn import edm_stochastic
 from serving.families.diffusion.samplers.first_order import ddim, euler, euler_ancestral
 from serving.families.diffusion.samplers.heun import heun
 from serving.families.diffusion.samplers.multistep import dpmpp_2m
 from serving.families.diffusion.samplers.predictor_corrector import predictor_corrector
+from serving.families.diffusion.samplers.unified import unipc
 
 ALL = ("vp", "ve", "flow")
 
@@ -52,6 +54,16 @@ _REGISTRY = (
     Sampler("heun", _plain(heun), _KARRAS, 20, "karras", runs_per_step=2),
     Sampler("dpmpp_2m", _plain(dpmpp_2m), _LU, 20, "karras"),
     Sampler("sde_dpmpp_2m", _SDE_2M, _LU + ", eq. 19", 25, "karras"),
+    Sampler("unipc", _plain(unipc), "Zhao et al. 2023, UniPC of order 2", 20, "karras"),
+    Sampler(
+        "edm_stochastic",
+        _plain(edm_stochastic),
+        "Karras et al. 2022, algorithm 2, S_churn 40, S_noise 1.003",
+        100,
+        "churned",
+        schedules=("vp", "ve"),
+        runs_per_step=2,
+    ),
     Sampler("reverse_diffusion", _LARGE, _SONG + ", algorithm 2", 200, schedules=("ve",)),
     Sampler("ancestral", _ANCESTRAL, _SONG + ", eq. 47", 200, schedules=("ve",)),
     Sampler(
