@@ -5,7 +5,6 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 MODELS := models
-export PYTHONWARNINGS ?= default
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo serve test check format types lint protos bench bench-gpu calibrations models clean
@@ -23,7 +22,7 @@ $(STAMP): constraints.txt pyproject.toml client/pyproject.toml export/pyproject.
 	$(BIN)/python -m pip install -q -c constraints.txt --no-build-isolation -e 'client[cli]' -e export -e '.[cpu,dev]'
 	touch $@
 
-$(MODELS)/.exported: $(STAMP) $(shell find export -name '*.py' -o -name '*.onnx' -o -name '*.safetensors' 2>/dev/null)
+$(MODELS)/.exported: $(STAMP) $(shell find export -name '*.py' -o -name "*.xz" -o -name '*.safetensors' 2>/dev/null)
 	$(BIN)/pxserve-export zoo --to $(MODELS)
 	touch $@
 

@@ -108,7 +108,7 @@ class PaddedOnnxBinding(OnnxBinding):
 class OnnxNetwork(Network):
     """A component in ONNX format."""
 
-    runtime = "onnxruntime"
+    runtime = f"onnxruntime {ort.__version__}"
 
     def __init__(self, path: Path, spec: Component, options: RuntimeOptions) -> None:
         super().__init__(spec, options)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import torch
@@ -38,13 +39,21 @@ class TorchScriptBinding(Binding):
 class TorchScriptNetwork(Network):
     """A component in TorchScript format (a traced module; frozen at load)."""
 
-    runtime = "torchscript"
+    runtime = f"torchscript {torch.__version__}"
 
     def __init__(self, path: Path, spec: Component, options: RuntimeOptions) -> None:
         fixed = options.fixed_rows or FIXED_ROWS
         super().__init__(spec, RuntimeOptions(options.device, options.threads, options.max_rows, fixed))
-        module = torch.jit.load(str(path), map_location=options.device).eval()  # type: ignore[no-untyped-call]
-        self._module = torch.jit.freeze(module) if hasattr(module, "training") else module
+        self._module = _frozen(path, options.device)
 
     def _bind(self, inputs: Tensors, outputs: Tensors, capacity: int) -> Binding:
         return TorchScriptBinding(self._module, self.spec, inputs, outputs, self.options.fixed_rows)
+
+
+def _frozen(path: Path, device: torch.device) -> torch.jit.ScriptModule:
+    with warnings.catch_warnings():
+        # TorchScript is what people have; that torch deprecates it is no news to an operator.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        module = torch.jit.load(str(path), map_location=device).eval()  # type: ignore[no-untyped-call]
+        frozen: torch.jit.ScriptModule = torch.jit.freeze(module)
+        return frozen
