@@ -9,10 +9,11 @@ ln P(x | x_1), whose standard deviation is the noise of the lowest level relativ
 from __future__ import annotations
 
 from collections.abc import Generator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from kernels.philox import STREAM_STEP, STREAMS_PER_PARTICLE, philox_normal
 from serving.families.diffusion.asking import denoised, per_row, squares
@@ -65,10 +66,42 @@ class Chain:
         return cls(noisy, lines.b[:-1] ** 2 / (2.0 * own), constant, decoder_sd, denoiser.process.initial_sd)
 
 
-def bound(denoiser: Denoiser, request: Request, steps: int, draws: int) -> Generator[Yield, Tensors, Bound]:
-    """Estimate with ``draws`` independent noises per level; every level is asked for every row."""
+@dataclass(frozen=True)
+class Noises:
+    """Whose noise is drawn: noise rows [rows] and repetitions [draws]."""
+
+    seed: int
+    rows: NDArray[np.int64]
+    draws: NDArray[np.int64]
+
+    def of(self, part: np.ndarray, n: int) -> torch.Tensor:
+        """Unit normals [rows * levels * draws, n] of the step stream for the levels ``part``."""
+        line = np.tile(np.repeat(part, len(self.draws)), len(self.rows))
+        draw = np.tile(self.draws, len(self.rows) * len(part))
+        return _normals(self.seed, np.repeat(self.rows, len(part) * len(self.draws)), line, draw, n)
+
+
+def bound(
+    denoiser: Denoiser,
+    request: Request,
+    steps: int,
+    draws: int,
+    first_draw: int = 0,
+    rows: NDArray[np.int64] | None = None,
+) -> Generator[Yield, Tensors, Bound]:
+    """Estimate with ``draws`` independent noises per level; every level is asked for every row.
+
+    ``rows``: of the request (None: all), ``first_draw``: how many draws they had before.
+    """
     assert request.data is not None
     chain = Chain.of(denoiser, steps)
+    numbers = rows_of(request)
+    if rows is not None:
+        numbers = numbers[rows]
+        conditions = {name: value[rows] for name, value in request.conditions.items()}
+        request = replace(request, rows=len(rows), data=request.data[rows], conditions=conditions)
+    assert request.data is not None
+    noises = Noises(request.seed, numbers, first_draw + np.arange(draws))
     x0 = denoiser.to_model(request.data)
     levels = len(chain.levels)
     errors = np.zeros((request.rows, levels, denoiser.elements))
@@ -76,9 +109,7 @@ def bound(denoiser: Denoiser, request: Request, steps: int, draws: int) -> Gener
     block = max(1, 2**20 // max(1, request.rows * draws * denoiser.elements))
     for first in range(0, levels, block):
         part = np.arange(first, min(first + block, levels))
-        losses = yield from _losses(
-            denoiser, request, chain, x0, part, draws
-        )  # [rows, part, draws, elements]
+        losses = yield from _losses(denoiser, request, chain, x0, part, noises)
         errors[:, part] = losses.mean(axis=2)
         if draws > 1:
             spread[:, part] = losses.sum(axis=3).var(axis=2, ddof=1) / draws
@@ -88,16 +119,15 @@ def bound(denoiser: Denoiser, request: Request, steps: int, draws: int) -> Gener
 
 
 def _losses(
-    denoiser: Denoiser, request: Request, chain: Chain, x0: torch.Tensor, part: np.ndarray, draws: int
+    denoiser: Denoiser, request: Request, chain: Chain, x0: torch.Tensor, part: np.ndarray, noises: Noises
 ) -> Generator[Yield, Tensors, Floats]:
     """Minus the terms of the levels ``part`` [rows, part, draws, elements]; the last level is the decoder."""
+    draws = len(noises.draws)
     times = len(part) * draws
     which = np.tile(np.repeat(part, draws), request.rows)  # [rows * part * draws]
     levels = chain.levels[which]
     clean = x0.repeat_interleave(times, dim=0)
-    noise = step_noise(
-        request, which, np.tile(np.arange(draws), request.rows * len(part)), times, denoiser.elements
-    )
+    noise = noises.of(part, denoiser.elements)
     noisy = per_row(levels.alpha, clean) * clean + per_row(levels.sigma, clean) * noise.reshape(clean.shape)
     estimate = yield from denoised(
         denoiser, noisy, levels, denoiser.conditions(request, times), denoiser.diffusion.clip_default
@@ -112,10 +142,13 @@ def _losses(
 
 def step_noise(request: Request, line: np.ndarray, draw: np.ndarray, times: int, n: int) -> torch.Tensor:
     """Unit normals [rows * times, n] of the step stream: ``line`` the level, ``draw`` the repetition."""
-    seed = torch.from_numpy(np.full(len(line), np.uint64(request.seed).astype(np.int64)))
-    row = torch.from_numpy(np.repeat(rows_of(request), times))
+    return _normals(request.seed, np.repeat(rows_of(request), times), line, draw, n)
+
+
+def _normals(seed: int, row: np.ndarray, line: np.ndarray, draw: np.ndarray, n: int) -> torch.Tensor:
+    key = torch.from_numpy(np.full(len(line), np.uint64(seed).astype(np.int64)))
     stream = torch.from_numpy(STREAM_STEP + STREAMS_PER_PARTICLE * draw)
-    return philox_normal(seed, row, torch.from_numpy(line), stream, n)
+    return philox_normal(key, torch.from_numpy(row), torch.from_numpy(line), stream, n)
 
 
 def _prior(chain: Chain, x0: torch.Tensor) -> Floats:

@@ -6,6 +6,7 @@ from serving.families.diffusion import anomaly, reconstruction
 from serving.families.diffusion.denoiser import COMPONENT, Denoiser
 from serving.families.diffusion.divergence import VJP
 from serving.families.diffusion.flow_density import Budget
+from serving.families.diffusion.refining import Rounds
 from serving.families.diffusion.replacement import completion_plan
 from serving.families.diffusion.sample import plan_for
 from serving.families.request import Operation, Request
@@ -31,8 +32,9 @@ def cost(denoiser: Denoiser, request: Request) -> tuple[str, int, int]:
 
 def _likelihood(denoiser: Denoiser, request: Request) -> tuple[str, int, int]:
     if request.method == "variational_bound":
-        each = _integer(request, "steps") * _integer(request, "probes")
-        return COMPONENT, request.rows * each, 1
+        rounds = Rounds.of(request)
+        draws, runs = sum(rounds.counts()), len(rounds.counts())
+        return COMPONENT, request.rows * rounds.steps * draws, runs
     budget = Budget.of(denoiser, request)
     component = VJP if VJP in denoiser.spec.components else COMPONENT
     runs = 4 * (budget.steps + max(1, budget.steps // 2))

@@ -2,8 +2,11 @@
 
 Trippe et al. 2023 (SMCDiff), algorithm 2: draw one forward path of the observed entries; each particle
 carries the others; after each reverse step a particle's weight is the density that the step gave to the
-path's next point. Each completion has a filter of its own, so completions are independent. As the
-number of particles grows, completions follow the conditional law of the ancestral sampler.
+path's next point. Each completion has a filter of its own, so completions are independent.
+
+The path is the forward process's, so the law is the conditional one as particles *and steps* grow: for
+Gaussian data under VP the variance is 2.5, 1.4 and 1.1 times that of the ancestral sampler's own
+conditional at 25, 50 and 100 steps, whether 16 or 64 particles (the sampler's own is too small there).
 """
 
 from __future__ import annotations

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from serving.errors import invalid
-from serving.families.diffusion.bound import bound
 from serving.families.diffusion.denoiser import Denoiser
 from serving.families.diffusion.flow_density import flow_density
+from serving.families.diffusion.refining import Refined, refined
 from serving.families.request import Request
 from serving.families.result import BaseMeasure, LikelihoodKind, Scored
 from serving.families.rows import Program
@@ -26,9 +26,16 @@ def likelihood(denoiser: Denoiser, request: Request) -> Program:
 
 def variational_bound(denoiser: Denoiser, request: Request) -> Program:
     """Terms prior, steps and decoder; the standard error is that of the noise drawn per level."""
-    steps, draws = int(request.parameters["steps"]), int(request.parameters["probes"])  # type: ignore[arg-type]
-    found = yield from bound(denoiser, request, steps, draws)
-    terms = {name: getattr(found, name).sum(axis=1) for name in ("prior", "steps", "decoder")}
+
+    def answer(found: Refined) -> Scored:
+        return _scored(denoiser, request, found)
+
+    found = yield from refined(denoiser, request, answer)
+    return answer(found)
+
+
+def _scored(denoiser: Denoiser, request: Request, found: Refined) -> Scored:
+    terms = {name: getattr(found.bound, name).sum(axis=1) for name in ("prior", "steps", "decoder")}
     shape = (request.rows, *denoiser.shape)
     per_dimension = bool(request.parameters.get("per_dimension", False))
     return Scored(
@@ -37,10 +44,10 @@ def variational_bound(denoiser: Denoiser, request: Request) -> Program:
         kind=LikelihoodKind.STOCHASTIC_LOWER_BOUND,
         target="ancestral_sampler",
         base_measure=base_measure(denoiser),
-        standard_error=found.error,
-        network_evaluations=np.full(request.rows, steps * draws, np.int64),
+        standard_error=found.bound.error.copy(),
+        network_evaluations=int(request.parameters["steps"]) * found.draws,  # type: ignore[arg-type]
         terms=terms,
-        log_prob_map=found.map.reshape(shape).astype(np.float32) if per_dimension else None,
+        log_prob_map=found.bound.map.reshape(shape).astype(np.float32) if per_dimension else None,
         parameters=dict(request.parameters),
     )
 

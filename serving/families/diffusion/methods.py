@@ -7,6 +7,7 @@ from serving.families.diffusion.anomaly import RECONSTRUCTION, TYPICALITY
 from serving.families.diffusion.denoiser import Denoiser
 from serving.families.diffusion.flow_density import EXACT_ELEMENTS
 from serving.families.diffusion.paths import PATHS
+from serving.families.diffusion.refining import PRECISION
 from serving.families.diffusion.samplers.registry import SAMPLERS, Sampler
 from serving.families.request import Operation
 
@@ -78,6 +79,7 @@ def _likelihood(denoiser: Denoiser) -> Capability:
             _steps(denoiser, denoiser.diffusion.default_steps or 100),
             Parameter("probes", "int", 2, 1, 64),
             Parameter("per_dimension", "bool", False),
+            *PRECISION,
         ),
         is_default=True,
         reference="Ho et al. 2020, eq. 5; respaced as Nichol and Dhariwal 2021",
