@@ -1,22 +1,27 @@
-"""SelfTest: what a model answers, held against what it must answer whatever its weights are."""
+"""SelfTest: runs the checks of serving.selftest through the same engine as every request, and converts."""
 
 from __future__ import annotations
 
 import secrets
+from dataclasses import dataclass, field
 
 from pxserve.v1 import model_service_pb2
-from serving.api.checks import CHECKS, Asker, Finding
+from serving.api.ask import answer_of
 from serving.api.convert.provenance import provenance_of
 from serving.api.ports import Engine
 from serving.api.resolve.request import SEED_BITS
 from serving.api.rpc import Call
-from serving.errors import FailedPrecondition, invalid
+from serving.engine.messages import Options, Usage
 from serving.families.request import Operation, Request
+from serving.families.result import Result
 from serving.repository.loader import LoadedModel
+from serving.selftest.check import Check, Verdict
+from serving.selftest.registry import check_names, run_checks
+from serving.selftest.subject import MOST_ROWS, Subject
 
 
 class SelfTest:
-    """Runs checks through the same engine as every request."""
+    """Answers SelfTest requests."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
@@ -25,33 +30,52 @@ class SelfTest:
         self, loaded: LoadedModel, names: tuple[str, ...], seed: int | None, call: Call
     ) -> model_service_pb2.SelfTestResponse:
         """The checks named, or all; InvalidArgument for a name that is none."""
-        for index, name in enumerate(names):
-            if name not in CHECKS:
-                raise invalid(f"checks[{index}]", f"{name!r} is none of {', '.join(CHECKS)}")
+        check_names(names)
         seed = secrets.randbits(SEED_BITS) if seed is None else seed
-        asker = Asker(self._engine, loaded, seed, call)
-        checks = [await self._check(name, asker) for name in names or CHECKS]
+        asker = _Asker(self._engine, loaded, call)
+        most_rows = min(MOST_ROWS, loaded.max_rows_per_request)
+        bitwise = loaded.determinism == "batch_invariant"
+        subject = Subject(loaded.spec, loaded.capabilities, asker.ask, seed, bitwise, most_rows)
+        checks = [_message(check) for check in await run_checks(subject, names)]
         request = Request(Operation.SAMPLE, "self_test", {}, seed, 0, 1)
         provenance = provenance_of(loaded, request, {}, asker.usage, call.request_id)
         return model_service_pb2.SelfTestResponse(checks=checks, provenance=provenance)
 
-    async def _check(self, name: str, asker: Asker) -> model_service_pb2.Check:
-        check = CHECKS[name]
-        try:
-            finding = await check.run(asker)
-        except FailedPrecondition as error:
-            finding = Finding(None, 0.0, error.message)
-        return model_service_pb2.Check(
-            name=name,
-            verdict=_VERDICTS[finding.holds],
-            holds_for_any_weights=check.for_any_weights,
-            statistic=finding.statistic,
-            detail=finding.detail,
+
+@dataclass
+class _Asker:
+    """Asks one model, and adds up what that costs."""
+
+    engine: Engine
+    loaded: LoadedModel
+    call: Call
+    usage: Usage = field(default=Usage(0, 0.0, 0.0))
+
+    async def ask(self, request: Request) -> Result:
+        """The answer; raises ServingError."""
+        options = Options(request_id=self.call.request_id, deadline_s=self.call.deadline_s)
+        finished = await answer_of(self.engine, self.loaded.key, request, options)
+        self.usage = Usage(
+            self.usage.network_evaluations + finished.usage.network_evaluations,
+            self.usage.device_seconds + finished.usage.device_seconds,
+            self.usage.queue_seconds + finished.usage.queue_seconds,
         )
+        return finished.result
+
+
+def _message(check: Check) -> model_service_pb2.Check:
+    return model_service_pb2.Check(
+        name=check.name,
+        verdict=_VERDICTS[check.verdict],
+        holds_for_any_weights=check.holds_for_any_weights,
+        statistic=check.statistic,
+        p_value=check.p_value,
+        detail=check.detail,
+    )
 
 
 _VERDICTS = {
-    None: model_service_pb2.VERDICT_NOT_APPLICABLE,
-    True: model_service_pb2.VERDICT_PASS,
-    False: model_service_pb2.VERDICT_FAIL,
+    Verdict.NOT_APPLICABLE: model_service_pb2.VERDICT_NOT_APPLICABLE,
+    Verdict.PASS: model_service_pb2.VERDICT_PASS,
+    Verdict.FAIL: model_service_pb2.VERDICT_FAIL,
 }

@@ -7,7 +7,7 @@ import numpy as np
 from serving.selftest.check import Finding, judged, not_applicable
 from serving.selftest.subject import Rows, Subject
 
-TOLERATED = 0.1  # of the rows' own spread, where bits are not promised
+TOLERATED = 0.02  # of the rows' own spread, where bits are not promised
 
 
 def compared(subject: Subject, one: Rows, other: Rows, what: str) -> Finding:

@@ -13,6 +13,8 @@ from serving.selftest.subject import Subject
 async def p_values_uniform(subject: Subject) -> Finding:
     """Kolmogorov-Smirnov distance of the p-values from uniform, both samples being random."""
     method = subject.method(Operation.SCORE_ANOMALY)
+    if subject.method(Operation.SAMPLE) is None or subject.spec.data.variable:
+        return not_applicable("there are no samples, or they are cut short here")
     if method is None or not subject.affordable(method):
         return not_applicable("anomaly scores are undefined, or too dear for a self-test")
     rows = await subject.sampled(subject.affordable(method))

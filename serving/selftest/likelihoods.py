@@ -7,7 +7,7 @@ from itertools import pairwise
 import numpy as np
 
 from serving.families.request import Operation, Value
-from serving.families.result import Encoded, LikelihoodKind, Sampled, Scored
+from serving.families.result import Encoded, FinishReason, LikelihoodKind, Scored
 from serving.selftest.check import Finding, by_p_value, judged, not_applicable
 from serving.selftest.statistics import kolmogorov_by_column, normal_cdf, normal_tail
 from serving.selftest.subject import Rows, Subject
@@ -32,16 +32,21 @@ async def likelihood_finite(subject: Subject) -> Finding:
 
 
 async def sampling_log_prob(subject: Subject) -> Finding:
-    """ln p as Sample reports it is ln p as Likelihood computes it, row by row."""
+    """ln p as Sample reports it is ln p as Likelihood computes it, row by row.
+
+    Of rows that ended on their own, Sample counts the end symbol, which is no part of the data.
+    """
     sampler, exact = subject.method(Operation.SAMPLE), subject.method(Operation.LIKELIHOOD, "exact")
     if sampler is None or exact is None:
         return not_applicable("this model's samples come without log-probabilities")
-    drawn = await subject.ask(subject.request(Operation.SAMPLE, sampler, ROWS))
-    assert isinstance(drawn, Sampled)
+    drawn = await subject.drawn(ROWS)
     if drawn.log_prob is None:
         return not_applicable("this model's samples come without log-probabilities")
     scored = await _scored(subject, exact.name, Rows(drawn.data, drawn.lengths))
-    gap = np.abs(scored.log_prob - drawn.log_prob) / np.maximum(scored.scored_dims, 1)
+    ended = np.array([reason is FinishReason.STOP for reason in drawn.finish_reasons] or [False] * ROWS)
+    gap = np.abs(scored.log_prob - drawn.log_prob)[~ended] / np.maximum(scored.scored_dims, 1)[~ended]
+    if ended.all():
+        return not_applicable("every row ended on its own, and Sample counts the end symbol")
     detail = "largest difference of ln p by Sample and by Likelihood, nats per symbol; they are one law"
     return judged(bool(gap.max() < NATS), float(gap.max()), detail)
 
@@ -78,7 +83,8 @@ async def bounds_ordered(subject: Subject) -> Finding:
 async def annealed_bound(subject: Subject) -> Finding:
     """IWAE <= AIS within standard errors: annealing should be at least as tight."""
     ais = subject.method(Operation.LIKELIHOOD, "ais")
-    if ais is None or not (rows := subject.affordable(ais)):
+    iwae = subject.method(Operation.LIKELIHOOD, "iwae")
+    if ais is None or iwae is None or not (rows := subject.affordable(ais)):
         return not_applicable("this model has no annealed bound, or it is too dear for a self-test")
     some = await subject.sampled(rows)
     found = [await _scored(subject, name, some) for name in ("iwae", "ais")]

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from export.package.schema import ModelSpec
+from serving.errors import FailedPrecondition
 from serving.families.capability import Capability, Method
 from serving.families.request import Array, Operation, Request, Value
 from serving.families.result import Reconstructed, Result, Sampled
@@ -21,6 +22,8 @@ MOST_ROWS, FEWEST_ROWS = 64, 16
 CHEAP: Mapping[str, int] = {
     "steps": 10, "particles": 8, "sweeps": 4, "resamplings": 2, "jump_length": 2, "importance_samples": 16,
 }  # fmt: skip
+PROPORTIONAL = ("steps", "particles", "sweeps", "resamplings")  # parameters that multiply the cost
+NEW_SYMBOLS = 32  # of rows of variable length
 
 
 @dataclass(frozen=True)
@@ -57,7 +60,7 @@ class Subject:
 
     def capability(self, operation: Operation) -> Capability:
         """What the model says of an operation."""
-        return next(c for c in self.capabilities if c.operation is operation)
+        return next((c for c in self.capabilities if c.operation is operation), Capability(operation))
 
     def method(self, operation: Operation, name: str | None = None) -> Method | None:
         """A method (the default one without a name), or None where there is none."""
@@ -112,21 +115,32 @@ class Subject:
             self._drawn[key] = rows
         return rows
 
+    async def drawn(self, n: int) -> Sampled:
+        """Samples with all that is said of them."""
+        result = await self.ask(self._row_request(n, 0))
+        assert isinstance(result, Sampled)
+        return result
+
     async def sampled(self, at_most: int = MOST_ROWS) -> Rows:
         """The first of as many samples as are affordable; checks share them."""
-        sampler = self.method(Operation.SAMPLE) or self.method(Operation.RECONSTRUCT)
-        assert sampler is not None
-        count = self.affordable(sampler) or FEWEST_ROWS
+        count = self.affordable(self._sampler()) or FEWEST_ROWS
         return (await self.rows(count))[slice(0, min(at_most, count))]
 
+    def _sampler(self) -> Method:
+        found = self.method(Operation.SAMPLE) or self.method(Operation.RECONSTRUCT)
+        if found is None:
+            raise FailedPrecondition("neither Sample nor Reconstruct gives rows to test this model with")
+        return found
+
     def _row_request(self, n: int, first_row: int) -> Request:
-        sampler = self.method(Operation.SAMPLE)
-        if sampler is not None:
-            return self.request(Operation.SAMPLE, sampler, n, first_row)
-        through = self.method(Operation.RECONSTRUCT)
-        assert through is not None
-        noise = self.noise(first_row + n)[first_row:]
-        return replace(self.request(Operation.RECONSTRUCT, through, n, first_row), data=noise)
+        method = self._sampler()
+        if self.method(Operation.SAMPLE) is None:
+            noise = self.noise(first_row + n)[first_row:]
+            return replace(self.request(Operation.RECONSTRUCT, method, n, first_row), data=noise)
+        request = self.request(Operation.SAMPLE, method, n, first_row)
+        if all(p.name != "max_new_tokens" for p in method.parameters):
+            return request
+        return replace(request, parameters={**request.parameters, "max_new_tokens": NEW_SYMBOLS})
 
     def noise(self, rows: int) -> Array:
         """Rows that no model drew: uniform levels, or standard normals."""
@@ -151,5 +165,15 @@ class Subject:
 
 def cheaper(parameters: Mapping[str, Value]) -> dict[str, Value]:
     """Fewer steps, particles and sweeps: for comparisons that hold whatever their number is."""
-    less = {name: min(int(value), CHEAP[name]) for name, value in parameters.items() if name in CHEAP}  # type: ignore[arg-type]
+    whole = {name: value for name, value in parameters.items() if name in CHEAP and isinstance(value, int)}
+    less: dict[str, Value] = {name: min(value, CHEAP[name]) for name, value in whole.items()}
     return {**parameters, **less}
+
+
+def cheap_seconds(method: Method) -> float:
+    """Seconds per row with the parameters of ``cheaper``, from those measured at the defaults."""
+    share = 1.0
+    for parameter in method.parameters:
+        if parameter.name in PROPORTIONAL and isinstance(parameter.default, int):
+            share *= min(parameter.default, CHEAP[parameter.name]) / parameter.default
+    return method.row_seconds * share

@@ -156,6 +156,18 @@ def mixture_denoiser(weights: Floats, means: Floats, covariances: Floats) -> onn
     return graph(text, constants)
 
 
+def coupled_denoiser(size: int) -> onnx.ModelProto:
+    """A network that must not be served unnoticed: every row's velocity depends on all rows of the run."""
+    text = f"""
+    coupled (float[rows, {size}] x, float[rows] t) => (float[rows, {size}] prediction) {{
+        level = Unsqueeze(t, last)
+        largest = ReduceMax <axes = [0], keepdims = 1> (x)
+        gap = Sub(x, largest)
+        prediction = Mul(gap, level)
+    }}"""
+    return graph(text, {})
+
+
 def affine(source: str, target: str, matrix: Floats, offset: Floats) -> onnx.ModelProto:
     """target = source matrix + offset; matrix [in, out]."""
     inputs, outputs = matrix.shape

@@ -78,6 +78,7 @@ def _flows(models: Path) -> None:
     networks = {
         "gaussian-flow": (graphs.gaussian_denoiser("flow", MEAN, COVARIANCE), moved),
         "gaussian-wide": (graphs.gaussian_denoiser("flow", WIDE_MEAN, WIDE_COVARIANCE), vector(WIDE)),
+        "coupled-flow": (graphs.coupled_denoiser(2), vector(2)),
         "mixture-flow": (graphs.mixture_denoiser(WEIGHTS, MEANS, COVARIANCES), vector(2)),
     }
     for name, (network, data) in networks.items():

@@ -160,6 +160,11 @@ def test_a_calibration_on_other_rows_is_found(offset: float, verdict: Verdict) -
     assert not found.holds_for_any_weights
 
 
+def test_without_rows_nothing_is_claimed() -> None:
+    subject = replace(vae(), capabilities=())
+    assert {check.verdict for check in run(subject).values()} == {Verdict.NOT_APPLICABLE}
+
+
 def test_small_differences_prove_nothing_where_bits_are_not_promised() -> None:
     noise = iter(np.random.default_rng(1).standard_normal(100))
 
