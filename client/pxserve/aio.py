@@ -28,6 +28,7 @@ class AsyncClient:
         self._endpoint = Endpoint(target, tls, token, timeout_s)
         self._replies = Replies()
         self._opened: grpc.aio.Channel | None = None
+        self._streaming: set[Any] = set()  # calls
 
     sample = unary_async(operations.sample)
     likelihood = unary_async(operations.likelihood)
@@ -54,6 +55,8 @@ class AsyncClient:
 
     async def close(self) -> None:
         """Cancel what runs and disconnect."""
+        for call in list(self._streaming):  # closing a channel does not reach them
+            call.cancel()
         if self._opened is not None:
             await self._opened.close()
 
@@ -67,6 +70,7 @@ class AsyncClient:
         metadata = self._endpoint.metadata(plan.delivery)
         while True:
             call, delivered = method(plan.request, timeout=clock.left_s(), metadata=metadata), False
+            self._streaming.add(call)
             try:
                 async for reply in call:
                     delivered, event = True, plan.event(reply)
@@ -77,6 +81,7 @@ class AsyncClient:
                 wait_s = pause_s(error, clock, self._replies, delivered)
             finally:
                 call.cancel()
+                self._streaming.discard(call)
             await asyncio.sleep(wait_s)
 
     @property
