@@ -42,7 +42,7 @@ def missing(completed: Completions, known: NDArray[np.bool_], row: NDArray[np.fl
 def gibbs(client: Client, model: str, method: str, sweeps: int) -> Floats:
     parts = [
         client.inpaint(model, HALF, GIVEN, n=1024, seed=seed, method=method, sweeps=sweeps)
-        for seed in range(8)
+        for seed in range(4)
     ]
     return np.concatenate([missing(part, GIVEN, X) for part in parts])
 
