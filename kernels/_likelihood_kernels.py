@@ -210,8 +210,8 @@ def _log_mean_exp_kernel(
 
 def configuration(n: int) -> tuple[int, int]:
     """Return (terms per pass, warps), by the row's size alone."""
-    block = min(1024, max(64, 1 << (n - 1).bit_length()))
-    return block, max(1, block // 256)
+    block = min(512, max(64, 1 << (n - 1).bit_length()))
+    return block, max(1, block // 128)
 
 
 def launch_row_log_prob(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -99,7 +100,7 @@ def likelihood_build(kind: str) -> Build:
 def categorical_build() -> Build:
     types = {"logits_ptr": "*fp32", "level_ptr": "*i64", "out_ptr": "*fp64", "particles": "i32",
              "levels": "i32", "n": "i32"}  # fmt: skip
-    return Build(LIKELIHOOD, "_categorical_kernel", types, {"BLOCK": 1024}, 4, aligned=("n",))
+    return Build(LIKELIHOOD, "_categorical_kernel", types, {"BLOCK": 512}, 4, aligned=("n",))
 
 
 def weight_build() -> Build:
@@ -111,7 +112,7 @@ def weight_build() -> Build:
 def mean_exp_build() -> Build:
     types = {"log_weight_ptr": "*fp64", "value_ptr": "*fp64", "error_ptr": "*fp64", "size_ptr": "*fp64",
              "count": "i32"}  # fmt: skip
-    return Build(LIKELIHOOD, "_log_mean_exp_kernel", types, {"BLOCK": 1024}, 4)
+    return Build(LIKELIHOOD, "_log_mean_exp_kernel", types, {"BLOCK": 512}, 4)
 
 
 def philox_build() -> Build:
@@ -145,9 +146,9 @@ BUILDS: dict[str, tuple[Build, int, int, int]] = {
     "linear_logprob fp32": (linear_build("*fp32"), 192, 0, 100),
     "decode_attention bf16 128": (attention_build("*bf16", 128, 4), 128, 1, 64),
     "decode_attention fp32 64": (attention_build("*fp32", 64, 1), 128, 1, 64),
-    "row_log_prob gaussian": (likelihood_build("gaussian"), 128, 6, 1),
-    "row_log_prob discretized_gaussian": (likelihood_build("discretized_gaussian"), 200, 6, 1),
-    "row_log_prob discretized_logistic": (likelihood_build("discretized_logistic"), 200, 6, 1),
+    "row_log_prob gaussian": (likelihood_build("gaussian"), 64, 3, 1),
+    "row_log_prob discretized_gaussian": (likelihood_build("discretized_gaussian"), 128, 3, 1),
+    "row_log_prob discretized_logistic": (likelihood_build("discretized_logistic"), 128, 3, 1),
     "categorical_log_prob": (categorical_build(), 128, 2, 1),
     "gaussian_log_weight": (weight_build(), 96, 3, 1),
     "log_mean_exp": (mean_exp_build(), 96, 0, 1),
@@ -162,6 +163,16 @@ PAIRS = [
     for name in BUILDS
     for architecture in (ARCHITECTURES if name.startswith(EVERYWHERE) else (90,))
 ]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", BUILDS)
+def test_sizes_of_one_compile_too(name: str) -> None:
+    """Triton turns an integer argument of value 1 into a constant, of another type inside the kernel."""
+    build = BUILDS[name][0]
+    sizes = {argument: 1 for argument, kind in build.types.items() if kind == "i32"}
+    types = {argument: kind for argument, kind in build.types.items() if argument not in sizes}
+    compile_for(replace(build, types=types, constants={**build.constants, **sizes}, aligned=()), 90)
 
 
 @pytest.mark.parametrize(("name", "architecture"), PAIRS)
