@@ -88,8 +88,8 @@ def unsigned(tensor: torch.Tensor) -> Words:
 
 
 def _blocks(lines: Lines, n: int) -> Iterator[tuple[int, npt.NDArray[np.uint32]]]:
-    """Yield (first line, words uint32 [lines, 4, Q]) in chunks that fit a cache."""
-    counters = counters_per_row(n)
+    """Yield (first line, words uint32 [lines, 4, counters]) in chunks that fit a cache."""
+    counters = min(counters_per_row(n), n)  # a row shorter than Q uses only word 0 of its first n counters
     step = max(1, _CHUNK_COUNTERS // max(1, counters))
     for first in range(0, lines.count, step) if n else ():
         chunk = lines.slice(first, first + step)
