@@ -42,7 +42,7 @@ check: $(STAMP)  ## format, lint, types, import contracts, protos
 	$(BIN)/buf lint protos
 
 test: $(STAMP) check $(MODELS)/.exported  ## all checks and tests
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --dist loadgroup
 	TRITON_INTERPRET=1 $(BIN)/python -m pytest tests/kernels -m interpret -n 2
 
 protos: $(STAMP)  ## regenerate the stubs in client/

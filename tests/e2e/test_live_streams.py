@@ -71,7 +71,7 @@ def test_completions_come_before_the_last_one_is_final(client: Client) -> None:
     ("model", "options"),
     [
         (DIFFUSION, {"target_standard_error": 1e-3, "max_network_evaluations": 2000}),
-        ("digits-autoregressive", {"observed": UPPER[:, ::-1], **REFINE}),
+        ("digits-autoregressive", {"method": "smc", "observed": UPPER[:, ::-1], **REFINE}),
         ("digits-vae", REFINE),
     ],
 )
