@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -98,7 +98,7 @@ def reference(
 
 def _raw(rows: _Rows, token: Integers) -> Floats:
     """log softmax of the logits as given, at ``token``."""
-    chosen = np.take_along_axis(rows.logits, token[:, None], axis=1)[:, 0]
+    chosen = _pick(rows.logits, token)
     return chosen - rows.maximum - np.log(masses(rows.logits, rows.maximum, np.ones_like(rows.maximum)))
 
 
@@ -109,13 +109,10 @@ def _greedy(rows: _Rows) -> tuple[Integers, Floats]:
 def _full(rows: _Rows) -> tuple[Integers, Floats]:
     """Rows whose every token may be drawn, except by min-p; a few at a time, to stay in cache."""
     step = max(1, _CACHED // max(1, rows.logits.shape[1]))
-    chunks = [
-        np.arange(first, min(first + step, len(rows.logits))) for first in range(0, len(rows.logits), step)
-    ]
-    drawn = [_full_chunk(rows.take(chunk)) for chunk in chunks]
-    return np.concatenate([token for token, _ in drawn]), np.concatenate(
-        [processed for _, processed in drawn]
-    )
+    index = np.arange(len(rows.logits))
+    drawn = [_full_chunk(rows.take(index[first : first + step])) for first in range(0, len(index), step)]
+    tokens, processed = zip(*drawn, strict=True)
+    return np.concatenate(tokens), np.concatenate(processed)
 
 
 def _full_chunk(rows: _Rows) -> tuple[Integers, Floats]:
@@ -126,7 +123,7 @@ def _full_chunk(rows: _Rows) -> tuple[Integers, Floats]:
     noisy = np.where(weights > 0, scores - _log_exponential(draws), -np.inf)
     token = noisy.argmax(axis=1)
     mass = np.array([line.sum() for line in weights], np.float32)
-    return token, np.take_along_axis(scores, token[:, None], axis=1)[:, 0] - np.log(mass)
+    return token, _pick(scores, token) - np.log(mass)
 
 
 def _limited(rows: _Rows) -> tuple[Integers, Floats]:
@@ -156,11 +153,11 @@ def _threshold(rows: _Rows, candidates: Candidates) -> tuple[Floats, Floats, npt
     many candidates follow.
     """
     size = rows.logits.shape[1]
-    ordered = np.sort(candidates.value, axis=1)[:, ::-1]
+    ordered = np.ascontiguousarray(np.sort(candidates.value, axis=1)[:, ::-1])
     weights = np.exp(rows.scores(ordered))
     top_k = rows.top_k < size
     last = np.minimum(rows.top_k, ordered.shape[1]) - 1
-    kth = np.where(top_k, np.take_along_axis(ordered, last[:, None], axis=1)[:, 0], -np.inf)
+    kth = np.where(top_k, _pick(ordered, last), -np.inf)
     kept = (ordered >= kth[:, None]) & (ordered > -np.inf)
     cumulative = np.cumsum(np.where(kept, weights, 0), axis=1, dtype=np.float64)
     total = cumulative[:, -1]
@@ -169,16 +166,12 @@ def _threshold(rows: _Rows, candidates: Candidates) -> tuple[Floats, Floats, npt
     before = cumulative - np.where(kept, weights, 0)
     inside = before < (rows.top_p * total)[:, None]
     inside[:, 0] = True
-    nucleus = np.take_along_axis(ordered, inside.sum(axis=1)[:, None] - 1, axis=1)
-    kept &= (ordered >= nucleus) & (weights >= rows.min_p[:, None])
+    nucleus = _pick(ordered, inside.sum(axis=1) - 1)
+    kept &= (ordered >= nucleus[:, None]) & (weights >= rows.min_p[:, None])
     kept[:, 0] = True
-    end = kept.sum(axis=1)[:, None] - 1
+    end = kept.sum(axis=1) - 1
     enough = top_k | (cumulative[:, -1] >= rows.top_p * total) | (ordered.shape[1] == size)
-    return (
-        np.take_along_axis(ordered, end, axis=1)[:, 0],
-        np.take_along_axis(cumulative, end, axis=1)[:, 0].astype(np.float32),
-        enough,
-    )
+    return _pick(ordered, end), _pick(cumulative, end).astype(np.float32), enough
 
 
 def _draw(rows: _Rows, candidates: Candidates, lowest: Floats, mass: Floats) -> tuple[Integers, Floats]:
@@ -191,9 +184,13 @@ def _draw(rows: _Rows, candidates: Candidates, lowest: Floats, mass: Floats) -> 
     scores = rows.scores(candidates.value)
     noisy = np.full(scores.shape, -np.inf, np.float32)
     noisy[line, column] = scores[line, column] - _log_exponential(draws.numpy())
-    best = noisy.argmax(axis=1)[:, None]
-    token = np.take_along_axis(candidates.id, best, axis=1)[:, 0]
-    return token, np.take_along_axis(scores, best, axis=1)[:, 0] - np.log(mass)
+    best = noisy.argmax(axis=1)
+    return _pick(candidates.id, best), _pick(scores, best) - np.log(mass)
+
+
+def _pick(values: npt.NDArray[Any], column: Integers) -> npt.NDArray[Any]:
+    """One entry of each row."""
+    return values[np.arange(len(values)), column]
 
 
 def _log_exponential(uniform: Floats) -> Floats:
