@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from tests.benchmarks.networks.unet import cifar_unet
 
-from export.graph.onnx import export_onnx
+from export.graph.onnx import Signature, export_onnx, to_bytes
 from export.package.write import write_package
+from tests.benchmarks.networks.unet import UNet
 
 REPOSITORY = Path("build/bench-models")
 NAME = "unet-35m"
@@ -21,10 +21,9 @@ def large_package() -> Path:
     if folder.is_dir():
         return folder
     torch.manual_seed(0)
-    network = cifar_unet().eval()
     inputs = {"x": torch.randn(2, 3, 32, 32), "t": torch.tensor([1.0, 500.0])}
-    graph = export_onnx(network, inputs, ("prediction",))
-    return write_package(specification(), {"denoiser.onnx": graph}, REPOSITORY, 1)
+    graph = export_onnx(UNet().eval(), Signature(inputs, ("prediction",)))
+    return write_package(specification(), {"denoiser.onnx": to_bytes(graph)}, REPOSITORY, 1)
 
 
 def specification() -> dict[str, object]:
