@@ -43,6 +43,7 @@ check: $(STAMP)  ## format, lint, types, import contracts, protos
 
 test: $(STAMP) check $(MODELS)/.exported  ## all checks and tests
 	$(BIN)/python -m pytest -n 2 --dist loadgroup
+	$(BIN)/python -m pytest -m slow tests/client/test_client_installs.py
 	TRITON_INTERPRET=1 $(BIN)/python -m pytest tests/kernels -m interpret -n 2
 
 protos: $(STAMP)  ## regenerate the stubs in client/
