@@ -6,11 +6,12 @@ import numpy as np
 import torch
 
 from kernels.denoise import denoise_step
-from kernels.philox import STREAMS_PER_PARTICLE
+from kernels.philox import STREAM_STEP, STREAMS_PER_PARTICLE, philox_normal
 from serving.families.diffusion.arena import CoefficientArena
 from serving.families.diffusion.cohort import Cohort, Columns
 from serving.families.diffusion.guidance import guided
-from serving.families.diffusion.plan import RENOISE, SCALE, TIME, G
+from serving.families.diffusion.learned import noise_factor
+from serving.families.diffusion.plan import RENOISE, SCALE, SPREAD, TIME, G
 from serving.families.diffusion.state import RowState
 from serving.families.rows import Slots, Tensors
 
@@ -51,6 +52,7 @@ class AcceleratorSteps:
         x, x0 = denoise_step(
             self._state.x.index_select(0, index), output, line[:, : RENOISE + 1],
             unconditional_row=twin, history=self._history(cohort.depth, index),
+            noise=self._amounts(cohort, outputs, line),
             **self._counters(cohort), **self._given(cohort, index),
         )  # fmt: skip
         self._keep(cohort, index, x, x0)
@@ -71,6 +73,16 @@ class AcceleratorSteps:
         particle = columns.words[slots] // STREAMS_PER_PARTICLE
         found = {"seed": columns.seed[slots], "row": columns.row[slots], "particle": particle}
         return {name: self._to(value) for name, value in (found | {"line": columns.cursor(slots)}).items()}
+
+    def _amounts(self, cohort: Cohort, outputs: Tensors, line: torch.Tensor) -> torch.Tensor | None:
+        """Noise of learned amounts [rows, n]; None where the update draws it."""
+        if not cohort.learned:
+            return None
+        n, found = self._state.elements, self._counters(cohort)
+        stream = STREAM_STEP + STREAMS_PER_PARTICLE * found["particle"]
+        normals = philox_normal(found["seed"], found["row"], found["line"], stream, n)
+        said = outputs["prediction"].view(len(outputs["prediction"]), -1)[: cohort.rows, n : 2 * n]
+        return normals * noise_factor(said, line[:, SPREAD : SPREAD + 1])
 
     def _given(self, cohort: Cohort, index: torch.Tensor) -> dict[str, torch.Tensor]:
         if not len(cohort.masked):

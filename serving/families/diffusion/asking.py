@@ -21,13 +21,21 @@ def predictions(
     denoiser: Denoiser, x: torch.Tensor, levels: Levels, conditions: Mapping[str, Array]
 ) -> Asked:
     """Outputs [rows, *shape] for states ``x`` [rows, *shape] float32 at ``levels`` [rows]."""
+    found = yield from whole_outputs(denoiser, x, levels, conditions)
+    return found[:, : denoiser.elements].reshape(x.shape)
+
+
+def whole_outputs(
+    denoiser: Denoiser, x: torch.Tensor, levels: Levels, conditions: Mapping[str, Array]
+) -> Asked:
+    """The same flattened, with what follows the prediction: [rows, elements or twice as many]."""
     inputs = network_inputs(denoiser, x, levels, conditions)
     step = max(1, LARGEST_CALL // denoiser.elements)
     parts = []
     for first in range(0, len(x), step):
         answer = yield Call(COMPONENT, {name: value[first : first + step] for name, value in inputs.items()})
-        parts.append(answer["prediction"].flatten(1)[:, : denoiser.elements].clone())
-    return torch.cat(parts).reshape(x.shape)
+        parts.append(answer["prediction"].flatten(1).clone())
+    return torch.cat(parts)
 
 
 def denoised(
@@ -35,6 +43,13 @@ def denoised(
 ) -> Asked:
     """Estimates of x0 [rows, *shape], clipped to the package's range where ``clip``."""
     output = yield from predictions(denoiser, x, levels, conditions)
+    return data_estimate(denoiser, x, levels, output, clip)
+
+
+def data_estimate(
+    denoiser: Denoiser, x: torch.Tensor, levels: Levels, output: torch.Tensor, clip: bool
+) -> torch.Tensor:
+    """The network's ``output`` [rows, *shape] as estimates of x0."""
     p, q = denoiser.process.prediction(levels)
     x0 = per_row(p, x) * x + per_row(q, x) * output
     if clip and denoiser.diffusion.clip_range is not None:

@@ -16,12 +16,13 @@ import torch
 from numpy.typing import NDArray
 
 from kernels.philox import STREAM_STEP, STREAMS_PER_PARTICLE, philox_normal
-from serving.families.diffusion.asking import denoised, per_row, squares
+from serving.families.diffusion.asking import data_estimate, per_row, squares, whole_outputs
 from serving.families.diffusion.decoder import log_decoder
 from serving.families.diffusion.denoiser import Denoiser, rows_of
 from serving.families.diffusion.grid import levels_of
+from serving.families.diffusion.learned import decoder_range, negative_step
 from serving.families.diffusion.process import Floats, Levels
-from serving.families.diffusion.samplers.ancestral import ancestral
+from serving.families.diffusion.samplers.ancestral import ancestral, learned_range
 from serving.families.diffusion.samplers.first_order import posterior_variance
 from serving.families.request import Request
 from serving.families.rows import Tensors, Yield
@@ -51,6 +52,7 @@ class Chain:
     constant: float  # nats per element, of variances that differ from the posterior's
     decoder_sd: float
     prior_sd: float
+    spread: Floats | None = None  # [n] of a learned variance, the decoder's last
 
     @classmethod
     def of(cls, denoiser: Denoiser, steps: int) -> Chain:
@@ -58,12 +60,24 @@ class Chain:
         levels = levels_of(denoiser.process, steps, "trailing")
         large = denoiser.diffusion.variance == "fixed_large"
         lines = ancestral(levels, large)
+        if denoiser.learns_variance:
+            return cls._learned(denoiser, levels)
         true = posterior_variance(levels[:-1], levels[1:])[:-1]
         own = lines.d[:-1] ** 2
         constant = 0.5 * float(np.sum(np.log(own / true) + true / own - 1.0))
         noisy = levels[:-1]
         decoder_sd = float(noisy.sigma[-1] / noisy.alpha[-1])
         return cls(noisy, lines.b[:-1] ** 2 / (2.0 * own), constant, decoder_sd, denoiser.process.initial_sd)
+
+    @classmethod
+    def _learned(cls, denoiser: Denoiser, levels: Levels) -> Chain:
+        """Weights and decoder at the smallest variances that the network may choose."""
+        lines = learned_range(levels)
+        decoder_sd, last = decoder_range(lines)
+        assert lines.spread is not None
+        spread = np.append(lines.spread[:-1], last)
+        weight = lines.b[:-1] ** 2 / (2.0 * lines.d[:-1] ** 2)
+        return cls(levels[:-1], weight, 0.0, decoder_sd, denoiser.process.initial_sd, spread)
 
 
 @dataclass(frozen=True)
@@ -129,15 +143,24 @@ def _losses(
     clean = x0.repeat_interleave(times, dim=0)
     noise = noises.of(part, denoiser.elements)
     noisy = per_row(levels.alpha, clean) * clean + per_row(levels.sigma, clean) * noise.reshape(clean.shape)
-    estimate = yield from denoised(
-        denoiser, noisy, levels, denoiser.conditions(request, times), denoiser.diffusion.clip_default
-    )
-    weight = np.append(chain.weight, 0.0)[which]
-    losses = squares(estimate - clean) * weight[:, None]
+    output = yield from whole_outputs(denoiser, noisy, levels, denoiser.conditions(request, times))
+    prediction = output[:, : denoiser.elements].reshape(noisy.shape)
+    estimate = data_estimate(denoiser, noisy, levels, prediction, denoiser.diffusion.clip_default)
+    weight = np.append(chain.weight, 0.0)[which][:, None]
+    squared, spread = squares(estimate - clean), _spread(chain, which, output[:, denoiser.elements :])
+    losses = negative_step(squared, weight, spread) if chain.spread is not None else squared * weight
     last = np.flatnonzero(which == len(chain.levels) - 1)
     if len(last):
-        losses[last] = -log_decoder(denoiser.data, clean[last], estimate[last], chain.decoder_sd)
+        sd = chain.decoder_sd * np.exp(spread[last])
+        losses[last] = -log_decoder(denoiser.data, clean[last], estimate[last], sd)
     return np.asarray(losses.reshape(request.rows, len(part), draws, denoiser.elements), np.float64)
+
+
+def _spread(chain: Chain, which: np.ndarray, said: torch.Tensor) -> Floats:
+    """ln of the chosen over the smallest standard deviation [rows, elements], or [rows, 1] zeros."""
+    if chain.spread is None:
+        return np.zeros((len(which), 1))
+    return np.asarray(chain.spread[which][:, None] * (said.double().numpy() + 1.0) / 2.0, np.float64)
 
 
 def step_noise(request: Request, line: np.ndarray, draw: np.ndarray, times: int, n: int) -> torch.Tensor:

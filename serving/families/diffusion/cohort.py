@@ -20,6 +20,7 @@ class Columns:
         self.first = np.full(capacity, -1, np.int64)  # of the plan in the arena; -1: no plan
         self.line, self.end = np.zeros(capacity, np.int64), np.zeros(capacity, np.int64)
         self.depth = np.zeros(capacity, np.int64)
+        self.learned = np.zeros(capacity, np.bool_)
         self.guided, self.draws = np.zeros(capacity, np.bool_), np.zeros(capacity, np.bool_)
         self.masked, self.clipped = np.zeros(capacity, np.bool_), np.zeros(capacity, np.bool_)
         self.rescale = np.zeros(capacity, np.float32)
@@ -31,6 +32,7 @@ class Columns:
         self.first[slots], self.line[slots], self.end[slots] = first, first, first + len(plan)
         self.depth[slots], self.rescale[slots] = plan.depth, plan.rescale
         self.guided[slots], self.draws[slots] = plan.guided, plan.draws
+        self.learned[slots] = plan.learned
         self.clipped[slots], self.masked[slots] = plan.clipped, masked
 
     def identify(self, slots: Slots, seed: int, row: Ints, particle: Ints | None) -> None:
@@ -60,6 +62,7 @@ class Cohort:
         self.overwrites = self.depth == 0 and isinstance(self.where, slice)  # the last x0 in its place
         self.lines: Floats32 = np.empty((0, 0, 0, 1), np.float32)  # coefficients [lines, COLUMNS, rows, 1]
         self.step = 0  # into ``lines``
+        self.learned = bool(columns.learned[slots].any())
         self.clipped = bool(columns.clipped[slots].any())
         self.guided: NDArray[np.bool_] = columns.guided[slots]
         self.twice = np.flatnonzero(self.guided)

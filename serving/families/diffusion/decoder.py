@@ -11,12 +11,12 @@ from serving.families import units
 from serving.families.diffusion.process import Floats
 
 
-def log_decoder(spec: DataSpace, x0: torch.Tensor, mean: torch.Tensor, sd: float) -> Floats:
+def log_decoder(spec: DataSpace, x0: torch.Tensor, mean: torch.Tensor, sd: float | Floats) -> Floats:
     """ln p(x0 | mean) per element [rows, elements] float64, in nats of the data space.
 
-    ``x0`` and ``mean`` [rows, *shape] are model coordinates. Levels: the mass of N(mean, sd^2) within
-    half a level, the outermost levels open to their sides, so that all levels sum to one (Ho et al. 2020,
-    eq. 13). Real data: the density, per unit of data.
+    ``x0`` and ``mean`` [rows, *shape] are model coordinates, and so is ``sd``, one or [rows, 1 or elements].
+    Levels: the mass of N(mean, sd^2) within half a level, the outermost levels open to their sides, so that
+    all levels sum to one (Ho et al. 2020, eq. 13). Real data: the density, per unit of data.
     """
     scale, shift = (
         np.broadcast_to(v, spec.shape).reshape(-1) for v in (units.scale(spec), units.shift(spec))

@@ -38,6 +38,11 @@ class Denoiser:
         return self.diffusion.schedule.kind
 
     @property
+    def learns_variance(self) -> bool:
+        """Whether the network's output is followed by as much that interpolates the log variance."""
+        return self.diffusion.variance == "learned_range"
+
+    @property
     def guidable(self) -> bool:
         """Whether there is a condition, and each one has a value that means "none"."""
         conditions = self.spec.conditions

@@ -89,9 +89,16 @@ class Divergence:
         levels = self.field.levels[np.full(len(x), node)]
         conditions = {n: np.repeat(v, count, axis=0) for n, v in self.conditions.items()}
         inputs = network_inputs(self.denoiser, x, levels, conditions)
-        inputs["cotangent"] = self.probes.vectors.reshape(x.shape)
+        inputs["cotangent"] = self._cotangent(x)
         answer = yield Call(VJP, inputs)
-        output = answer["prediction"].flatten(1).reshape(len(y), count, -1)[:, 0].clone()
+        output = answer["prediction"].flatten(1).reshape(len(y), count, -1)[:, 0, : y.shape[1]].clone()
         product = answer["x_vjp"].double().reshape(self.probes.vectors.shape) * self.probes.vectors.double()
         inside = scale * float(self.denoiser.process.input_scale(self.field.levels[node : node + 1])[0])
         return output, inside * product.numpy().sum(axis=2)
+
+    def _cotangent(self, x: torch.Tensor) -> torch.Tensor:
+        """The probes; zeros for what a learned variance adds to the outputs."""
+        vectors = self.probes.vectors.reshape(x.shape)
+        return (
+            torch.cat([vectors, torch.zeros_like(vectors)], 1) if self.denoiser.learns_variance else vectors
+        )

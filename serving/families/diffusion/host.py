@@ -17,7 +17,23 @@ from serving.families.diffusion.ahead import NoiseAhead
 from serving.families.diffusion.arena import CoefficientArena
 from serving.families.diffusion.cohort import Cohort, Columns
 from serving.families.diffusion.guidance import guided
-from serving.families.diffusion.plan import C1, HIGH, KNOWN, LOW, P_X, Q_OUT, RENOISE, SCALE, TIME, A, B, D, G
+from serving.families.diffusion.learned import noise_factor
+from serving.families.diffusion.plan import (
+    C1,
+    HIGH,
+    KNOWN,
+    LOW,
+    P_X,
+    Q_OUT,
+    RENOISE,
+    SCALE,
+    SPREAD,
+    TIME,
+    A,
+    B,
+    D,
+    G,
+)
 from serving.families.diffusion.state import RowState
 from serving.families.rows import Slots, Tensors
 
@@ -96,6 +112,8 @@ class HostSteps:
             x += np.multiply(self._x0[j][where], line[C1 + j], out=term)
         if len(cohort.drawing):
             self._noise.take(cohort, cohort.drawing, noise)
+            if cohort.learned:
+                noise *= self._amount(cohort, outputs, line[SPREAD])
             x += np.multiply(noise, line[D], out=noise)
         if len(cohort.masked):
             self._put_given(cohort, line, x)
@@ -130,6 +148,11 @@ class HostSteps:
         conditional *= scale
         conditional += unconditional
         return conditional
+
+    def _amount(self, cohort: Cohort, outputs: Tensors, spread: Floats32) -> Floats32:
+        n = self._state.elements
+        said = self._outputs.of(outputs)["prediction"][: cohort.rows, n : 2 * n]
+        return noise_factor(torch.from_numpy(said), torch.from_numpy(spread.copy())).numpy()
 
     def _put_given(self, cohort: Cohort, line: Floats32, x: Floats32) -> None:
         known, observed = (tensor.numpy() for tensor in self._state.allocate_given())

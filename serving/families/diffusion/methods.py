@@ -68,7 +68,9 @@ def _sampler(denoiser: Denoiser, sampler: Sampler, is_default: bool) -> Method:
     eta = (Parameter("eta", "float", 0.0, 0.0, 1.0),) if sampler.takes_eta else ()
     steps = denoiser.diffusion.default_steps if is_default else None
     parameters = (_steps(denoiser, steps or sampler.default_steps), *_choices(denoiser), *eta)
-    return Method(sampler.name, "DISCRETIZED", parameters, is_default, sampler.reference)
+    learned = denoiser.learns_variance and sampler.learned is not None
+    reference = sampler.reference + ("; Nichol and Dhariwal 2021, eq. 15" if learned else "")
+    return Method(sampler.name, "DISCRETIZED", parameters, is_default, reference)
 
 
 def _likelihood(denoiser: Denoiser) -> Capability:

@@ -1,7 +1,8 @@
 """A plan: one line of coefficients per network run, computed once in float64, kept in float32.
 
 Line: m = u + g (c - u); x0 = clip(p x + q m, lo, hi); x' = a x + b x0 + sum c_j h_j + d z; and on
-observed entries x' = P known + Q z2. h_j is the x0 of j lines ago.
+observed entries x' = P known + Q z2. h_j is the x0 of j lines ago. Where the network learned the variance,
+d is multiplied by exp(SPREAD (v + 1) / 2), element by element.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from serving.families.diffusion.process import Floats, Levels, Process
 # Columns that the update reads, in the order of the kernel's ``coef``.
 G, P_X, Q_OUT, LOW, HIGH, A, B, C1, C2, C3, D, KNOWN, RENOISE = range(13)
 TIME, SCALE = 13, 14  # of the network's inputs
+SPREAD = 15  # log of the largest over the smallest noise that a learned variance may choose
 COLUMNS = 16
 HISTORY = 3
 
@@ -26,7 +28,8 @@ HISTORY = 3
 class Lines:
     """What a sampler says: where the network is asked, how the state moves, and at which level it then is.
 
-    ``c`` [lines, 3]: weights of the x0 of 1, 2, 3 lines ago. All float64, one entry per line.
+    ``c`` [lines, 3]: weights of the x0 of 1, 2, 3 lines ago; ``spread`` of ``d`` where it is
+    learned. All float64, one entry per line.
     """
 
     asked: Levels
@@ -35,6 +38,7 @@ class Lines:
     b: Floats
     d: Floats
     c: Floats = field(default_factory=lambda: np.zeros((0, HISTORY)))
+    spread: Floats | None = None
 
     def history(self) -> Floats:
         """``c``, zeros where a sampler has no history."""
@@ -74,6 +78,11 @@ class Plan:
         return bool(np.any(self.exact[:, D] != 0.0))
 
     @property
+    def learned(self) -> bool:
+        """Whether the network says how much noise any line adds."""
+        return bool(np.any(self.exact[:, SPREAD] != 0.0))
+
+    @property
     def clipped(self) -> bool:
         """Whether any line bounds x0."""
         return bool(np.isfinite(self.exact[:, LOW : HIGH + 1]).any())
@@ -103,6 +112,7 @@ def plan_of(process: Process, lines: Lines, choices: Choices) -> Plan:
     columns |= {A: lines.a, B: lines.b}
     columns |= {D: lines.d, KNOWN: lines.after.alpha, RENOISE: lines.after.sigma}
     columns |= {TIME: lines.asked.time, SCALE: process.input_scale(lines.asked)}
+    columns |= {SPREAD: 0.0 if lines.spread is None else lines.spread}
     for column, value in columns.items():
         exact[:, column] = value
     exact[:, C1 : C3 + 1] = lines.history()

@@ -19,7 +19,7 @@ def sampling_plan(denoiser: Denoiser, sampler: str, steps: int, choices: Choices
     """Coefficients of a sampler over its own choice of levels."""
     found = SAMPLERS[sampler]
     levels = levels_of(denoiser.process, steps, found.spacing)
-    return plan_of(denoiser.process, found.lines(levels, eta), choices)
+    return plan_of(denoiser.process, found.lines_of(levels, eta, denoiser.learns_variance), choices)
 
 
 def plan_for(denoiser: Denoiser, request: Request) -> Plan:

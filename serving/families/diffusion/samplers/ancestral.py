@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from serving.families.diffusion.plan import Lines
 from serving.families.diffusion.process import Levels
 from serving.families.diffusion.samplers.first_order import fresh_variance, posterior_variance
+
+
+def learned_range(levels: Levels) -> Lines:
+    """Nichol and Dhariwal 2021, eq. 15: the network interpolates ln variance between small and large."""
+    lines = ancestral(levels)
+    large = np.sqrt(fresh_variance(lines.asked, lines.after))
+    noisy = lines.d > 0.0
+    return replace(lines, spread=np.log(np.where(noisy, large, 1.0) / np.where(noisy, lines.d, 1.0)))
 
 
 def ancestral(levels: Levels, large: bool = False) -> Lines:

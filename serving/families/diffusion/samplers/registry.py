@@ -9,7 +9,7 @@ from functools import partial
 from serving.families.diffusion.grid import Spacing
 from serving.families.diffusion.plan import Lines
 from serving.families.diffusion.process import Levels
-from serving.families.diffusion.samplers.ancestral import ancestral
+from serving.families.diffusion.samplers.ancestral import ancestral, learned_range
 from serving.families.diffusion.samplers.churn import edm_stochastic
 from serving.families.diffusion.samplers.first_order import ddim, euler, euler_ancestral
 from serving.families.diffusion.samplers.heun import heun
@@ -32,6 +32,11 @@ class Sampler:
     schedules: tuple[str, ...] = ALL
     takes_eta: bool = False
     runs_per_step: int = 1
+    learned: Callable[[Levels], Lines] | None = None  # its lines where the network learned the variance
+
+    def lines_of(self, levels: Levels, eta: float, learns: bool) -> Lines:
+        """Its lines under a package whose network learned the variance, or did not."""
+        return self.learned(levels) if learns and self.learned is not None else self.lines(levels, eta)
 
 
 def _plain(lines: Callable[[Levels], Lines]) -> Callable[[Levels, float], Lines]:
@@ -46,7 +51,7 @@ _LU = "Lu et al. 2022, DPM-Solver++(2M)"
 _SONG = "Song et al. 2021"
 
 _REGISTRY = (
-    Sampler("ddpm", _ANCESTRAL, "Ho et al. 2020", 100, schedules=("vp",)),
+    Sampler("ddpm", _ANCESTRAL, "Ho et al. 2020", 100, schedules=("vp",), learned=learned_range),
     Sampler("ddpm_large", _LARGE, "Ho et al. 2020, variance beta", 100, schedules=("vp",)),
     Sampler("ddim", ddim, "Song, Meng and Ermon 2021", 50, takes_eta=True),
     Sampler("euler", _plain(euler), _KARRAS, 50),
@@ -65,7 +70,7 @@ _REGISTRY = (
         runs_per_step=2,
     ),
     Sampler("reverse_diffusion", _LARGE, _SONG + ", algorithm 2", 200, schedules=("ve",)),
-    Sampler("ancestral", _ANCESTRAL, _SONG + ", eq. 47", 200, schedules=("ve",)),
+    Sampler("ancestral", _ANCESTRAL, _SONG + ", eq. 47", 200, schedules=("ve",), learned=learned_range),
     Sampler(
         "predictor_corrector",
         _plain(predictor_corrector),
