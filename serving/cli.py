@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import json
 import sys
 from collections.abc import Sequence
@@ -49,6 +50,15 @@ def parser() -> argparse.ArgumentParser:
     for command in (calibrate, evaluate):
         _add_offline(command)
     evaluate.add_argument("--rows", type=int, default=0, help="rows to use; 0: all")
+    evaluate.add_argument("--method", action="append", default=[], help="only this one; may be repeated")
+    evaluate.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        type=_setting,
+        metavar="NAME=VALUE",
+        help="a parameter, for the methods that have it; surrogate_sigma makes a GAN's surrogate apply",
+    )
     evaluate.add_argument("--json", action="store_true", help="print JSON, one object per figure")
     return top
 
@@ -59,6 +69,15 @@ def _add_offline(command: argparse.ArgumentParser) -> None:
     command.add_argument("--version", type=int, help="default: the highest")
     command.add_argument("--data", required=True, metavar="FILE", help=".npy, .npz or text that it never saw")
     command.add_argument("--threads", type=int, default=0)
+
+
+def _setting(text: str) -> tuple[str, Any]:
+    name, separator, value = text.partition("=")
+    if not separator:
+        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=VALUE")
+    with contextlib.suppress(json.JSONDecodeError):
+        return name, json.loads(value)
+    return name, value
 
 
 def _serve(config: Config) -> int:
@@ -119,10 +138,11 @@ def _calibrate(given: argparse.Namespace) -> int:
 
 
 def _evaluate(given: argparse.Namespace) -> int:
-    from serving.commands.evaluate import evaluate
+    from serving.commands.evaluate import Wanted, evaluate
 
+    wanted = Wanted(given.rows, tuple(given.method), dict(given.set))
     figures = evaluate(
-        Path(given.models), given.model, given.version, Path(given.data), given.rows, given.threads
+        Path(given.models), given.model, given.version, Path(given.data), wanted, given.threads
     )
     for figure in figures:
         if given.json:

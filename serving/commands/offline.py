@@ -39,6 +39,10 @@ class Offline:
         """Run the raw anomaly statistics of a ScoreAnomaly request."""
         return self.submit(request, self._family.statistics(request))
 
+    def network_rows(self, request: Request) -> dict[str, int]:
+        """Network rows by component that the request takes, at most."""
+        return self._family.network_rows(request)
+
     def two_sided(self, method: str) -> bool:
         """Whether an anomaly method's score is a distance from a centre."""
         return method in self._family.two_sided
