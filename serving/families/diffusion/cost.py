@@ -37,8 +37,9 @@ def _likelihood(denoiser: Denoiser, request: Request) -> tuple[str, int, int]:
         return COMPONENT, request.rows * rounds.steps * draws, runs
     budget = Budget.of(denoiser, request)
     component = VJP if VJP in denoiser.spec.components else COMPONENT
-    runs = 4 * (budget.steps + max(1, budget.steps // 2))
-    return component, request.rows * budget.network_rows(denoiser), runs
+    counts = budget.counts()
+    runs = 4 * (budget.steps + max(1, budget.steps // 2)) * len(counts)
+    return component, request.rows * sum(budget.evaluations(count) for count in counts), runs
 
 
 def _inpaint(denoiser: Denoiser, request: Request) -> tuple[str, int, int]:

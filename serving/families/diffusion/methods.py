@@ -99,7 +99,7 @@ def _flow_density(denoiser: Denoiser) -> Method:
         parameters += (Parameter("dequantization", "string", "uniform", choices=choices),)
         parameters += (Parameter("importance_samples", "int", 8, 1, 256),)
     reference = "Song et al. 2021, section 4.3; Grathwohl et al. 2019"
-    return Method("probability_flow_ode", "ESTIMATE", parameters, reference=reference)
+    return Method("probability_flow_ode", "ESTIMATE", (*parameters, *PRECISION), reference=reference)
 
 
 def _inpaint(denoiser: Denoiser) -> Capability:
