@@ -44,7 +44,7 @@ class BatchedLane(Lane):
 
     def busy(self) -> bool:
         """Whether any row waits."""
-        return bool(self._calls) or any(residents.active for residents, _ in self._tables)
+        return bool(self._calls) or any(residents.busy for residents, _ in self._tables)
 
     def drop(self, task: int) -> None:
         """Forget the task's rows."""
@@ -53,7 +53,10 @@ class BatchedLane(Lane):
             residents.release(task)
 
     def tick(self, keys: Keys) -> Tick:
-        """One network run over the rows whose turn it is."""
+        """One network run over the rows whose turn it is; first, what ended at admission."""
+        ended = Tick(np.empty(0, np.int64), np.empty(0, np.int64))
+        if any(residents.busy and ended.admitted(residents) for residents, _ in self._tables):
+            return ended
         run = self._last if self._repeats() else self._choose(keys)
         assert run is not None
         self._last = run

@@ -32,6 +32,13 @@ class Tick:
     stepped: list[tuple[Residents, Slots]] = field(default_factory=list)
     nonfinite: list[int] = field(default_factory=list)
 
+    def admitted(self, residents: Residents) -> bool:
+        """Tell what ended at admission, without a step; whether anything did."""
+        complete, refused = residents.ends()
+        self.complete += complete
+        self.failed += refused
+        return bool(complete or refused)
+
 
 class Lane(ABC):
     """Rows of many tasks that share the runs of one network."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +14,8 @@ from serving.families.rows import Loop, Slots, Table, Tensors
 
 FREE = -1
 NONE: Slots = np.empty(0, np.int64)
+
+Taken = tuple[int, Callable[[], Tensors]]  # a task, and how to take its loop's result
 
 
 @dataclass
@@ -36,6 +40,13 @@ class Residents:
         self._quiet: tuple[Slots | None, int] = (None, 0)  # slots of which none ends within so many steps
         self.by_task: dict[int, Resident] = {}
         self._waiting: deque[tuple[int, Loop]] = deque()
+        self._idle: list[int] = []  # tasks whose loop had no step to make
+        self._refused: list[tuple[int, Exception]] = []  # tasks whose loop the table did not take
+
+    @property
+    def busy(self) -> bool:
+        """Whether there is a row to step, or an end to tell."""
+        return self.active > 0 or bool(self._idle or self._refused)
 
     def add(self, task: int, loop: Loop) -> None:
         """Take the loop in now, or as soon as there is room; ValueError where there never will be."""
@@ -54,13 +65,25 @@ class Residents:
             if len(free) < loop.rows:
                 return
             self._waiting.popleft()
-            self.table.admit(free, loop)
+            try:
+                self.table.admit(free, loop)
+            except Exception as error:
+                self._refused.append((task, error))
+                continue
             self.owner[free], self.row[free] = task, np.arange(loop.rows)
             self.alive[free] = self.table.remaining(free) > 0
             left = int(self.alive[free].sum())
             self.active += left
             self.version += 1
             self.by_task[task] = Resident(loop, free, left)
+            if left == 0:
+                self._idle.append(task)
+
+    def ends(self) -> tuple[list[Taken], list[tuple[int, Exception]]]:
+        """What ended at admission since the last call: complete loops, and loops that were not taken."""
+        complete: list[Taken] = [(task, partial(self.take, task)) for task in self._idle]
+        refused, self._idle, self._refused = self._refused, [], []
+        return complete, refused
 
     def waiting_rows(self) -> int:
         """Rows of loops that have no slots yet."""
@@ -105,6 +128,7 @@ class Residents:
     def release(self, task: int) -> None:
         """Forget a task, waiting or resident; harmless where it is unknown."""
         self._waiting = deque(entry for entry in self._waiting if entry[0] != task)
+        self._idle = [entry for entry in self._idle if entry != task]
         resident = self.by_task.pop(task, None)
         if resident is not None:
             self._free(resident.slots)

@@ -30,7 +30,7 @@ class SlottedLane(Lane):
 
     def busy(self) -> bool:
         """Whether any row waits."""
-        return self._residents.active > 0
+        return self._residents.busy
 
     def drop(self, task: int) -> None:
         """Forget the task's rows and free its slots."""
@@ -39,6 +39,8 @@ class SlottedLane(Lane):
     def tick(self, keys: Keys) -> Tick:
         """One prefill chunk of one row, or one decode run over up to ``max_rows`` rows."""
         tick = Tick(np.empty(0, np.int64), np.empty(0, np.int64), capacity=self.max_rows)
+        if tick.admitted(self._residents):
+            return tick
         pending = self.table.pending_prefill()
         decoding = np.setdiff1d(np.flatnonzero(self._residents.alive), pending, assume_unique=True)
         # Alternating keeps a long prefix from stalling the rows that already decode.

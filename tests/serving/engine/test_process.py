@@ -172,7 +172,7 @@ def test_a_killed_child_fails_what_is_in_flight_and_refuses_the_rest() -> None:
 def test_stopping_lets_work_finish_within_the_grace_and_fails_the_rest() -> None:
     engine = started()
     short, long = engine.submit(KEY, sample(1, 20)), engine.submit(KEY, sample(1, 1_000_000))
-    engine.stop(grace_s=0.5)
+    engine.stop(grace_s=2.0)
     assert isinstance(short.result(WAIT_S), Sampled)
     with pytest.raises(Unavailable) as caught:
         long.result(WAIT_S)
