@@ -13,11 +13,11 @@ from pxserve import parse, requests
 from pxserve.inputs import delivery
 from pxserve.options import (
     AnomalyOptions,
-    DrawOptions,
     EncodeOptions,
     InpaintOptions,
     InterpolateOptions,
     LikelihoodOptions,
+    ReconstructOptions,
     SampleOptions,
     SamplerOptions,
 )
@@ -77,7 +77,9 @@ def decode(model: str, latents: ArrayLike, **options: Unpack[SamplerOptions]) ->
     return parse.decoded((yield from ask(DECODE, request, delivery(options))))
 
 
-def reconstruct(model: str, data: ArrayLike, **options: Unpack[DrawOptions]) -> Script[Reconstructions]:
+def reconstruct(
+    model: str, data: ArrayLike, **options: Unpack[ReconstructOptions]
+) -> Script[Reconstructions]:
     """Encode rows [rows, *shape] and decode them again."""
     request = yield from requests.reconstruct(model, data, options)
     return parse.reconstructions((yield from ask(RECONSTRUCT, request, delivery(options))))

@@ -33,7 +33,8 @@ class DrawOptions(CallOptions, total=False):
 class SamplerOptions(DrawOptions, total=False):
     """Parameters of samplers; a model accepts those that ``get_model`` lists.
 
-    ``guidance_scale`` s means u + s (c - u); 1 is none.
+    ``guidance_scale`` s means u + s (c - u); 1 is none. ``dynamic_threshold`` in (0, 1] is the quantile of
+    each row's estimate of the clean data that bounds it at each step.
     """
 
     sampler: str | None
@@ -42,6 +43,7 @@ class SamplerOptions(DrawOptions, total=False):
     guidance_rescale: float | None
     eta: float | None
     clip: bool | None
+    dynamic_threshold: float | None
     temperature: float | None
     top_k: int | None
     top_p: float | None
@@ -76,7 +78,7 @@ class LikelihoodOptions(DrawOptions, total=False):
 
 
 class InpaintOptions(SamplerOptions, total=False):
-    """Of ``inpaint``; ``moments`` also returns mean and variance of each entry."""
+    """Of ``inpaint``; ``moments`` also returns mean and variance of each entry, ``entropy`` its entropy."""
 
     method: str | None
     particles: int | None
@@ -84,6 +86,7 @@ class InpaintOptions(SamplerOptions, total=False):
     jump_length: int | None
     resamplings: int | None
     moments: bool
+    entropy: bool
     validate_only: bool
 
 
@@ -100,6 +103,12 @@ class EncodeOptions(DrawOptions, total=False):
     method: str | None
     steps: int | None
     round_trip: bool
+
+
+class ReconstructOptions(DrawOptions, total=False):
+    """Of ``reconstruct``."""
+
+    steps: int | None
 
 
 class InterpolateOptions(SamplerOptions, total=False):

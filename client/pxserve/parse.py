@@ -119,6 +119,7 @@ def completions(reply: inpaint_pb2.InpaintResponse, n: int) -> Completions:
         log_evidence=_floats(reply.log_evidence),
         mean=from_tensor(reply.mean) if reply.HasField("mean") else None,
         variance=from_tensor(reply.variance) if reply.HasField("variance") else None,
+        entropy=from_tensor(reply.entropy) if reply.HasField("entropy") else None,
         parameters=set_values(reply.parameters),
     )
 

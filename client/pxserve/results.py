@@ -124,7 +124,8 @@ class Likelihoods:
 class Completions:
     """``data`` [rows, n, *shape]; given entries are the caller's, bit for bit. ``text`` rows × n.
 
-    ``mean`` and ``variance`` (float32 [rows, *shape]) come with ``moments=True``.
+    ``mean`` and ``variance`` (float32 [rows, *shape]) come with ``moments=True``; ``entropy``
+    (float32 [rows, *shape], nats, each entry's own) with ``entropy=True``.
     """
 
     data: Array
@@ -136,6 +137,7 @@ class Completions:
     log_evidence: Floats | None = None
     mean: Array | None = None
     variance: Array | None = None
+    entropy: Array | None = None
     parameters: Mapping[str, Value] = field(default_factory=dict)
 
 

@@ -106,6 +106,7 @@ class Completed:
     variance: NDArray[np.float32] | None = None
     lengths: NDArray[np.int32] | None = None
     parameters: Mapping[str, Value] = field(default_factory=dict)
+    entropy: NDArray[np.float32] | None = None  # [rows, *shape] nats
 
 
 @dataclass(frozen=True)

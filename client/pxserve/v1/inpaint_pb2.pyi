@@ -68,6 +68,7 @@ class InpaintParameters(_message.Message):
     RESAMPLINGS_FIELD_NUMBER: _builtins.int
     MOMENTS_FIELD_NUMBER: _builtins.int
     SAMPLING_FIELD_NUMBER: _builtins.int
+    ENTROPY_FIELD_NUMBER: _builtins.int
     method: _builtins.str
     """Method by name, from GetModel."""
     particles: _builtins.int
@@ -80,6 +81,8 @@ class InpaintParameters(_message.Message):
     """Times that each jump is repeated."""
     moments: _builtins.bool
     """Also return the mean and variance of each entry over the completions' law."""
+    entropy: _builtins.bool
+    """Also return the entropy of each entry over the completions' law, for data of levels or symbols."""
     @_builtins.property
     def sampling(self) -> _sample_pb2.SampleParameters:
         """How to draw, where the method draws by the model's sampler."""
@@ -94,10 +97,11 @@ class InpaintParameters(_message.Message):
         resamplings: _builtins.int | None = ...,
         moments: _builtins.bool = ...,
         sampling: _sample_pb2.SampleParameters | None = ...,
+        entropy: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_jump_length", b"_jump_length", "_method", b"_method", "_particles", b"_particles", "_resamplings", b"_resamplings", "_sweeps", b"_sweeps", "jump_length", b"jump_length", "method", b"method", "particles", b"particles", "resamplings", b"resamplings", "sampling", b"sampling", "sweeps", b"sweeps"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_jump_length", b"_jump_length", "_method", b"_method", "_particles", b"_particles", "_resamplings", b"_resamplings", "_sweeps", b"_sweeps", "jump_length", b"jump_length", "method", b"method", "moments", b"moments", "particles", b"particles", "resamplings", b"resamplings", "sampling", b"sampling", "sweeps", b"sweeps"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_jump_length", b"_jump_length", "_method", b"_method", "_particles", b"_particles", "_resamplings", b"_resamplings", "_sweeps", b"_sweeps", "entropy", b"entropy", "jump_length", b"jump_length", "method", b"method", "moments", b"moments", "particles", b"particles", "resamplings", b"resamplings", "sampling", b"sampling", "sweeps", b"sweeps"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__jump_length: _TypeAlias = _typing.Literal["jump_length"]  # noqa: Y015
     _WhichOneofArgType__jump_length: _TypeAlias = _typing.Literal["_jump_length", b"_jump_length"]  # noqa: Y015
@@ -219,6 +223,7 @@ class InpaintResponse(_message.Message):
     VARIANCE_FIELD_NUMBER: _builtins.int
     PARAMETERS_FIELD_NUMBER: _builtins.int
     PROVENANCE_FIELD_NUMBER: _builtins.int
+    ENTROPY_FIELD_NUMBER: _builtins.int
     kind: Global___CompletionKind.ValueType
     """Whether they follow the conditional law."""
     @_builtins.property
@@ -251,6 +256,12 @@ class InpaintResponse(_message.Message):
     def provenance(self) -> _provenance_pb2.Provenance:
         """Where the answer came from."""
 
+    @_builtins.property
+    def entropy(self) -> _data_pb2.Tensor:
+        """With entropy: float32 [rows, *shape], in nats, of each entry's own law; 0 for given entries. Exact by enumeration;
+        otherwise that of the particles' (or chains', or completions') shares, which is low for few of them.
+        """
+
     def __init__(
         self,
         *,
@@ -262,10 +273,11 @@ class InpaintResponse(_message.Message):
         variance: _data_pb2.Tensor | None = ...,
         parameters: Global___InpaintParameters | None = ...,
         provenance: _provenance_pb2.Provenance | None = ...,
+        entropy: _data_pb2.Tensor | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "mean", b"mean", "parameters", b"parameters", "provenance", b"provenance", "variance", b"variance"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "entropy", b"entropy", "mean", b"mean", "parameters", b"parameters", "provenance", b"provenance", "variance", b"variance"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "effective_sample_size", b"effective_sample_size", "kind", b"kind", "log_evidence", b"log_evidence", "mean", b"mean", "parameters", b"parameters", "provenance", b"provenance", "variance", b"variance"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "effective_sample_size", b"effective_sample_size", "entropy", b"entropy", "kind", b"kind", "log_evidence", b"log_evidence", "mean", b"mean", "parameters", b"parameters", "provenance", b"provenance", "variance", b"variance"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -236,6 +236,7 @@ class ReconstructRequest(_message.Message):
     CONDITIONS_FIELD_NUMBER: _builtins.int
     DATA_FIELD_NUMBER: _builtins.int
     ENCODING_FIELD_NUMBER: _builtins.int
+    STEPS_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """Model name."""
     version: _builtins.int
@@ -246,6 +247,8 @@ class ReconstructRequest(_message.Message):
     """Index of row 0 in the stream of noise."""
     encoding: _data_pb2.Encoding.ValueType
     """How the reply carries data."""
+    steps: _builtins.int
+    """Steps of methods that take steps."""
     @_builtins.property
     def conditions(self) -> _containers.RepeatedCompositeFieldContainer[_data_pb2.Condition]:
         """Conditions by name; one that is not named is treated as its ConditionSpec says."""
@@ -264,17 +267,22 @@ class ReconstructRequest(_message.Message):
         conditions: _abc.Iterable[_data_pb2.Condition] | None = ...,
         data: _data_pb2.Data | None = ...,
         encoding: _data_pb2.Encoding.ValueType = ...,
+        steps: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_seed", b"_seed", "_version", b"_version", "data", b"data", "seed", b"seed", "version", b"version"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_seed", b"_seed", "_steps", b"_steps", "_version", b"_version", "data", b"data", "seed", b"seed", "steps", b"steps", "version", b"version"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_seed", b"_seed", "_version", b"_version", "conditions", b"conditions", "data", b"data", "encoding", b"encoding", "first_row", b"first_row", "model", b"model", "seed", b"seed", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_seed", b"_seed", "_steps", b"_steps", "_version", b"_version", "conditions", b"conditions", "data", b"data", "encoding", b"encoding", "first_row", b"first_row", "model", b"model", "seed", b"seed", "steps", b"steps", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__seed: _TypeAlias = _typing.Literal["seed"]  # noqa: Y015
     _WhichOneofArgType__seed: _TypeAlias = _typing.Literal["_seed", b"_seed"]  # noqa: Y015
+    _WhichOneofReturnType__steps: _TypeAlias = _typing.Literal["steps"]  # noqa: Y015
+    _WhichOneofArgType__steps: _TypeAlias = _typing.Literal["_steps", b"_steps"]  # noqa: Y015
     _WhichOneofReturnType__version: _TypeAlias = _typing.Literal["version"]  # noqa: Y015
     _WhichOneofArgType__version: _TypeAlias = _typing.Literal["_version", b"_version"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__seed) -> _WhichOneofReturnType__seed | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__steps) -> _WhichOneofReturnType__steps | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__version) -> _WhichOneofReturnType__version | None: ...
 

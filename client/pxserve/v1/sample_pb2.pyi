@@ -96,6 +96,7 @@ class SampleParameters(_message.Message):
     STOP_FIELD_NUMBER: _builtins.int
     TRUNCATION_FIELD_NUMBER: _builtins.int
     OBSERVATION_NOISE_FIELD_NUMBER: _builtins.int
+    DYNAMIC_THRESHOLD_FIELD_NUMBER: _builtins.int
     sampler: _builtins.str
     """Sampler by name, from GetModel's methods."""
     steps: _builtins.int
@@ -124,6 +125,10 @@ class SampleParameters(_message.Message):
     """Bound on the latent's entries of a GAN, in standard deviations; entries beyond it are drawn again."""
     observation_noise: _builtins.bool
     """For models with latents and an observation model: true draws from p(x|z), false takes its mean."""
+    dynamic_threshold: _builtins.float
+    """Percentile in (0, 1]: at each step each row's estimate of the clean data is bounded by this quantile of its own
+    absolute values, and scaled back to the data's range where that lies beyond it. Takes the place of clip.
+    """
     @_builtins.property
     def stop(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Strings that end a row, for models with a tokenizer; the text ends before them."""
@@ -145,13 +150,16 @@ class SampleParameters(_message.Message):
         stop: _abc.Iterable[_builtins.str] | None = ...,
         truncation: _builtins.float | None = ...,
         observation_noise: _builtins.bool | None = ...,
+        dynamic_threshold: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_clip", b"_clip", "_eta", b"_eta", "_guidance_rescale", b"_guidance_rescale", "_guidance_scale", b"_guidance_scale", "_max_new_tokens", b"_max_new_tokens", "_min_p", b"_min_p", "_observation_noise", b"_observation_noise", "_sampler", b"_sampler", "_steps", b"_steps", "_temperature", b"_temperature", "_top_k", b"_top_k", "_top_p", b"_top_p", "_truncation", b"_truncation", "clip", b"clip", "eta", b"eta", "guidance_rescale", b"guidance_rescale", "guidance_scale", b"guidance_scale", "max_new_tokens", b"max_new_tokens", "min_p", b"min_p", "observation_noise", b"observation_noise", "sampler", b"sampler", "steps", b"steps", "temperature", b"temperature", "top_k", b"top_k", "top_p", b"top_p", "truncation", b"truncation"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_clip", b"_clip", "_dynamic_threshold", b"_dynamic_threshold", "_eta", b"_eta", "_guidance_rescale", b"_guidance_rescale", "_guidance_scale", b"_guidance_scale", "_max_new_tokens", b"_max_new_tokens", "_min_p", b"_min_p", "_observation_noise", b"_observation_noise", "_sampler", b"_sampler", "_steps", b"_steps", "_temperature", b"_temperature", "_top_k", b"_top_k", "_top_p", b"_top_p", "_truncation", b"_truncation", "clip", b"clip", "dynamic_threshold", b"dynamic_threshold", "eta", b"eta", "guidance_rescale", b"guidance_rescale", "guidance_scale", b"guidance_scale", "max_new_tokens", b"max_new_tokens", "min_p", b"min_p", "observation_noise", b"observation_noise", "sampler", b"sampler", "steps", b"steps", "temperature", b"temperature", "top_k", b"top_k", "top_p", b"top_p", "truncation", b"truncation"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_clip", b"_clip", "_eta", b"_eta", "_guidance_rescale", b"_guidance_rescale", "_guidance_scale", b"_guidance_scale", "_max_new_tokens", b"_max_new_tokens", "_min_p", b"_min_p", "_observation_noise", b"_observation_noise", "_sampler", b"_sampler", "_steps", b"_steps", "_temperature", b"_temperature", "_top_k", b"_top_k", "_top_p", b"_top_p", "_truncation", b"_truncation", "clip", b"clip", "eta", b"eta", "guidance_rescale", b"guidance_rescale", "guidance_scale", b"guidance_scale", "max_new_tokens", b"max_new_tokens", "min_p", b"min_p", "observation_noise", b"observation_noise", "sampler", b"sampler", "steps", b"steps", "stop", b"stop", "temperature", b"temperature", "top_k", b"top_k", "top_p", b"top_p", "truncation", b"truncation"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_clip", b"_clip", "_dynamic_threshold", b"_dynamic_threshold", "_eta", b"_eta", "_guidance_rescale", b"_guidance_rescale", "_guidance_scale", b"_guidance_scale", "_max_new_tokens", b"_max_new_tokens", "_min_p", b"_min_p", "_observation_noise", b"_observation_noise", "_sampler", b"_sampler", "_steps", b"_steps", "_temperature", b"_temperature", "_top_k", b"_top_k", "_top_p", b"_top_p", "_truncation", b"_truncation", "clip", b"clip", "dynamic_threshold", b"dynamic_threshold", "eta", b"eta", "guidance_rescale", b"guidance_rescale", "guidance_scale", b"guidance_scale", "max_new_tokens", b"max_new_tokens", "min_p", b"min_p", "observation_noise", b"observation_noise", "sampler", b"sampler", "steps", b"steps", "stop", b"stop", "temperature", b"temperature", "top_k", b"top_k", "top_p", b"top_p", "truncation", b"truncation"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__clip: _TypeAlias = _typing.Literal["clip"]  # noqa: Y015
     _WhichOneofArgType__clip: _TypeAlias = _typing.Literal["_clip", b"_clip"]  # noqa: Y015
+    _WhichOneofReturnType__dynamic_threshold: _TypeAlias = _typing.Literal["dynamic_threshold"]  # noqa: Y015
+    _WhichOneofArgType__dynamic_threshold: _TypeAlias = _typing.Literal["_dynamic_threshold", b"_dynamic_threshold"]  # noqa: Y015
     _WhichOneofReturnType__eta: _TypeAlias = _typing.Literal["eta"]  # noqa: Y015
     _WhichOneofArgType__eta: _TypeAlias = _typing.Literal["_eta", b"_eta"]  # noqa: Y015
     _WhichOneofReturnType__guidance_rescale: _TypeAlias = _typing.Literal["guidance_rescale"]  # noqa: Y015
@@ -178,6 +186,8 @@ class SampleParameters(_message.Message):
     _WhichOneofArgType__truncation: _TypeAlias = _typing.Literal["_truncation", b"_truncation"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__clip) -> _WhichOneofReturnType__clip | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__dynamic_threshold) -> _WhichOneofReturnType__dynamic_threshold | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__eta) -> _WhichOneofReturnType__eta | None: ...
     @_typing.overload

@@ -110,6 +110,8 @@ def completed(result: Completed, frame: Frame) -> inpaint_pb2.InpaintResponse:
         message.mean.CopyFrom(_float_tensor(result.mean))
     if result.variance is not None:
         message.variance.CopyFrom(_float_tensor(result.variance))
+    if result.entropy is not None:
+        message.entropy.CopyFrom(_float_tensor(result.entropy))
     return message
 
 

@@ -133,6 +133,7 @@ def _decode(question: latent_pb2.DecodeRequest, rules: Rules) -> Asked:
 def _reconstruct(question: latent_pb2.ReconstructRequest, rules: Rules) -> Asked:
     return Asked(
         Operation.RECONSTRUCT,
+        parameters={"steps": question.steps} if question.HasField("steps") else {},
         seed=_seed(question),
         first_row=question.first_row,
         data=_rows(question, "data", rules),

@@ -66,8 +66,9 @@ _TOP_LEVEL = {
     Operation.SCORE_ANOMALY: {"score_map"},
     Operation.ENCODE: {"steps", "round_trip"},
     Operation.INTERPOLATE: {"points", "path"},
+    Operation.RECONSTRUCT: {"steps"},
 }
-_OF_INPAINT = {"method", "particles", "sweeps", "jump_length", "resamplings", "moments"}
+_OF_INPAINT = {"method", "particles", "sweeps", "jump_length", "resamplings", "moments", "entropy"}
 
 
 def field_of(operation: Operation, parameter: str) -> str:

@@ -110,7 +110,7 @@ def _data(asked: Asked, spec: ModelSpec, method: Method, rows: int) -> tuple[Row
     is_prompt = asked.operation is Operation.SAMPLE
     if asked.data is None or asked.operation is Operation.DECODE:
         return None, None
-    if is_prompt and spec.autoregressive is None and not _lists(method, "prompt"):
+    if is_prompt and not _lists(method, "prompt"):
         raise invalid(
             field, "only autoregressive models continue a prompt; this one completes rows by Inpaint"
         )
@@ -121,12 +121,11 @@ def _data(asked: Asked, spec: ModelSpec, method: Method, rows: int) -> tuple[Row
 
 
 def _observed(asked: Asked, method: Method, data: Rows, spec: ModelSpec) -> Mask | None:
-    autoregressive = spec.autoregressive is not None  # the chain rule scores any set of given entries
     if asked.operation is Operation.INPAINT and asked.observed is None:
         raise invalid("observed", "is required: bool, true = given")
     if asked.observed is None:
         return None
-    if asked.operation is Operation.LIKELIHOOD and not (autoregressive or _lists(method, "observed")):
+    if asked.operation is Operation.LIKELIHOOD and not _lists(method, "observed"):
         raise invalid("observed", f"the method {method.name!r} of this model scores whole rows only")
     return spread_mask(asked.observed, data.data.shape, spec.data)
 

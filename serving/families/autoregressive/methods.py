@@ -19,6 +19,8 @@ PER_DIMENSION = Parameter("per_dimension", "bool", False)
 SCORE_MAP = Parameter("score_map", "bool", False)
 ROUND_TRIP = Parameter("round_trip", "bool", False)
 MOMENTS = Parameter("moments", "bool", False)
+PROMPT = Parameter("prompt", "bool", None)
+OBSERVED = Parameter("observed", "bool", None)  # the chain rule scores any set of given entries
 
 CHAIN_RULE = "Bengio and Bengio 2000, chain rule"
 ROSENBLATT = "Rosenblatt 1952"
@@ -38,7 +40,7 @@ def capabilities(alphabet: Alphabet) -> tuple[Capability, ...]:
 
 
 def _sample(alphabet: Alphabet) -> Capability:
-    parameters = DRAWING
+    parameters = (*DRAWING, PROMPT)
     if alphabet.variable:
         parameters += (Parameter("max_new_tokens", "int", None, minimum=1, maximum=alphabet.length),)
     if alphabet.variable and alphabet.section.tokenizer == "bytes":
@@ -52,8 +54,9 @@ def _likelihood() -> Capability:
         Parameter("importance_samples", "int", 256, minimum=16, maximum=65_536),
         Parameter("target_standard_error", "float", None, minimum=1e-6, maximum=1e3),
         Parameter("max_network_evaluations", "int", None, minimum=1, maximum=1e9),
+        OBSERVED,
     )
-    exact = Method("exact", "EXACT", (PER_DIMENSION,), is_default=True, reference=CHAIN_RULE)
+    exact = Method("exact", "EXACT", (PER_DIMENSION, OBSERVED), is_default=True, reference=CHAIN_RULE)
     smc = Method("smc", "STOCHASTIC_LOWER_BOUND", budget, reference=PARTICLES)
     return Capability(Operation.LIKELIHOOD, (exact, smc))
 

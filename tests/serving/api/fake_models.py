@@ -139,6 +139,7 @@ CAPABILITIES = {
                         Parameter("temperature", "float", 1.0, 0.0, 10.0),
                         Parameter("max_new_tokens", "int", None, 1, 32),
                         Parameter("stop", "strings", ()),
+                        Parameter("prompt", "bool", None),
                     ),
                     is_default=True,
                 ),
