@@ -142,7 +142,9 @@ class Engine:
         now_s = self._clock()
         with self._lock:
             admit(cost, options.deadline_s, self._ledger, self._ledger.open_rows, self._queue_rows)
-            index = self._ledger.open(cost.network_rows, cost.rows, cost.amortised_s, now_s, options.priority)
+            index = self._ledger.open(
+                cost.network_rows, cost.rows, cost.amortised_s, now_s, options.priority, options.share
+            )
         deadline_s = None if options.deadline_s is None else now_s + options.deadline_s
         task = Task(index, ticket, model, request, options, program, deadline_s)
         self._inbox.put(lambda: self._worker.begin(task))

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from serving.engine.messages import Usage
 
 AGING = 0.1  # seconds of remaining work that one second of waiting is worth
-PRIORITY_S = 1e6  # a higher priority goes before any amount of work
+SHARE = 1e3  # a share that had one device second less goes before any difference in work
+PRIORITY_S = 1e9  # a higher priority goes before everything
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -51,6 +52,9 @@ class Ledger:
         self.started = np.full(capacity, np.nan)
         self.priority = np.zeros(capacity, np.int64)
         self.rows = np.zeros(capacity, np.int64)  # result rows
+        self.share = np.zeros(capacity, np.int64)  # index into ``_had_s``
+        self._shares: dict[str, int] = {}
+        self._had_s = np.zeros(0, np.float64)  # device seconds by share, virtual where it was idle
         self._tally = Tally()
         self._lock = threading.RLock()  # callers' threads open (and grow the arrays), the worker closes
         self._free = list(range(capacity - 1, -1, -1))
@@ -77,14 +81,17 @@ class Ledger:
         """Indices in use."""
         return len(self.total) - len(self._free)
 
-    def open(self, total: int, rows: int, seconds: float, now_s: float, priority: int) -> int:
+    def open(
+        self, total: int, rows: int, seconds: float, now_s: float, priority: int, share: str = ""
+    ) -> int:
         """A new task's index."""
         with self._lock:
+            index = self._join(share)
             if not self._free:
                 self._grow()
             task = self._free.pop()
             self.rows[task], self.total[task], self.seconds[task] = rows, total, seconds
-            self.done[task], self.spent[task] = 0, 0.0
+            self.done[task], self.spent[task], self.share[task] = 0, 0.0, index
             self.arrived[task], self.started[task], self.priority[task] = now_s, np.nan, priority
         return task
 
@@ -118,7 +125,9 @@ class Ledger:
             if tally.runs:
                 size = len(tally.given)  # the arrays may have grown since
                 self._done[:size] += tally.runs * tally.given
-                self._spent[:size] += tally.seconds * tally.share
+                spent = tally.seconds * tally.share
+                self._spent[:size] += spent
+                self._had_s += np.bincount(self.share[:size], weights=spent, minlength=len(self._had_s))
                 tally.runs, tally.seconds = 0, 0.0
 
     def usage(self, task: int) -> Usage:
@@ -133,9 +142,22 @@ class Ledger:
         return self.seconds[tasks] * np.clip(left, 0.0, 1.0)
 
     def keys(self, tasks: NDArray[np.int64], now_s: float) -> NDArray[np.float64]:
-        """Least remaining work first, aged by waiting; priorities go before everything."""
+        """Of the share that had least, the least remaining work first, aged by waiting; priorities first."""
         waited = now_s - self.arrived[tasks]
-        return self.remaining_s(tasks) - AGING * waited - PRIORITY_S * self.priority[tasks]
+        order = self.remaining_s(tasks) - AGING * waited - PRIORITY_S * self.priority[tasks]
+        return order if len(self._had_s) == 1 else order + SHARE * self._had_s[self.share[tasks]]
+
+    def _join(self, share: str) -> int:
+        """A share's index; one that was idle starts where the least of the others stands."""
+        if share not in self._shares:
+            self._shares[share] = len(self._shares)
+            self._had_s = np.append(self._had_s, 0.0)
+        index = self._shares[share]
+        used = self.share[self.rows > 0]
+        if len(used) and index not in used:
+            self._book()
+            self._had_s[index] = max(self._had_s[index], self._had_s[used].min())
+        return index
 
     def queued_and_active_rows(self) -> tuple[int, int]:
         """Result rows whose request has not begun to run, and those whose request has."""
@@ -154,7 +176,17 @@ class Ledger:
 
     def _grow(self) -> None:
         old = len(self.total)
-        for name in ("total", "_done", "seconds", "_spent", "arrived", "started", "priority", "rows"):
+        for name in (
+            "total",
+            "_done",
+            "seconds",
+            "_spent",
+            "arrived",
+            "started",
+            "priority",
+            "rows",
+            "share",
+        ):
             array = getattr(self, name)
             setattr(self, name, np.concatenate([array, np.zeros_like(array)]))
         self._free.extend(range(2 * old - 1, old - 1, -1))

@@ -21,7 +21,7 @@ class Options:
     stream: bool = False  # send rows as they finish, progress and previews
     preview_every_steps: int = 0
     priority: int = 0  # higher first
-    share: str = ""  # whose quota and turn it is (a token's name)
+    share: str = ""  # whose turn it is: shares get equal device seconds while they compete
 
 
 @dataclass(frozen=True)

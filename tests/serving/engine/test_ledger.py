@@ -102,3 +102,24 @@ def test_growing_loses_nothing_that_the_worker_writes_meanwhile() -> None:
     thread.join()
     assert ledger.usage(task).network_evaluations == charged
     assert ledger.open_tasks == ledger.open_rows == 3001
+
+
+def test_the_share_that_had_less_device_time_goes_first() -> None:
+    ledger = Ledger(4)
+    greedy = ledger.open(100, 1, 10.0, 0.0, 0, "greedy")
+    modest = ledger.open(100, 1, 90.0, 0.0, 0, "modest")
+    tasks, rows = np.array([greedy]), np.array([10])
+    ledger.charge(tasks, rows, 2.0, 2.0)
+    both = np.array([greedy, modest])
+    assert np.argmin(ledger.keys(both, 2.0)) == 1
+    ledger.charge(np.array([modest]), np.array([10]), 5.0, 7.0)
+    assert np.argmin(ledger.keys(both, 7.0)) == 0
+
+
+def test_an_idle_share_saves_no_credit() -> None:
+    ledger = Ledger(4)
+    early = ledger.open(100, 1, 10.0, 0.0, 0, "early")
+    ledger.charge(np.array([early]), np.array([10]), 50.0, 50.0)
+    late = ledger.open(100, 1, 20.0, 50.0, 0, "late")
+    keys = ledger.keys(np.array([early, late]), 50.0)
+    assert keys[1] - keys[0] < 100.0  # work alone decides, not fifty seconds of credit
