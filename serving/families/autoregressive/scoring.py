@@ -18,6 +18,7 @@ from serving.families.rows import Call, Tensors, Yield
 
 Floats = NDArray[np.float64]
 CHUNK_ELEMENTS = 1 << 23  # logits of one Call (float32: 32 MiB)
+CACHED_ELEMENTS = 1 << 21  # float64 logits normalised at a time (16 MiB), to stay in cache
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ class Sequences:
 class Conditionals:
     """``log_prob`` [rows, length] (0 where not asked) and ``law`` [rows, vocabulary], nats, float64.
 
-    ``below`` [rows, length]: the probability of smaller symbols at the same place.
+    ``below`` [rows, length]: the probability of smaller symbols at the same place, where it was asked for.
     """
 
     log_prob: Floats
@@ -48,11 +49,16 @@ class Conditionals:
 
 
 def conditionals(
-    alphabet: Alphabet, sequences: Sequences, scored: Flags, position: Ids | None = None
+    alphabet: Alphabet,
+    sequences: Sequences,
+    scored: Flags,
+    position: Ids | None = None,
+    *,
+    cumulative: bool = False,
 ) -> Generator[Yield, Tensors, Conditionals]:
     """log p(x_i | x_<i) at ``scored`` [rows, length], and the law at ``position`` [rows] (-1: none).
 
-    Only symbols before the last position asked for are read.
+    Only symbols before the last position asked for are read. ``cumulative`` asks for ``below``.
     """
     log_prob, below = np.zeros(scored.shape, np.float64), np.zeros(scored.shape, np.float64)
     law = np.zeros((len(sequences) if position is not None else 0, alphabet.size), np.float64)
@@ -61,7 +67,7 @@ def conditionals(
         tokens = alphabet.network_input(part.begin, part.symbols, width)
         answer = yield Call("scorer", {"tokens": torch.from_numpy(np.ascontiguousarray(tokens))})
         logits = answer["logits"]
-        log_prob[index], below[index] = _asked(logits, part.symbols, scored[index])
+        log_prob[index], below[index] = _asked(logits, part.symbols, scored[index], cumulative)
         if position is not None:
             law[index] = _laws(logits, position[index])
     return Conditionals(log_prob, below, law)
@@ -84,16 +90,19 @@ def _chunks(alphabet: Alphabet, needed: Ids) -> Iterator[tuple[Ids, int]]:
             yield rows[start : start + chunk], int(width)
 
 
-def _asked(logits: torch.Tensor, symbols: Ids, scored: Flags) -> tuple[Floats, Floats]:
+def _asked(logits: torch.Tensor, symbols: Ids, scored: Flags, cumulative: bool) -> tuple[Floats, Floats]:
     """[rows, length] where ``scored``: log-probability of the symbol, and mass below it; float64."""
     row, place = np.nonzero(scored)
     log_prob, below = np.zeros(scored.shape, np.float64), np.zeros(scored.shape, np.float64)
-    if len(row):
-        chosen = torch.from_numpy(symbols[row, place]).to(logits.device)[:, None]
-        laws = torch.log_softmax(logits[row, place].double(), dim=-1)
-        log_prob[row, place] = laws.gather(1, chosen)[:, 0].cpu().numpy()
-        masses = laws.exp()
-        below[row, place] = (masses.cumsum(dim=-1) - masses).gather(1, chosen)[:, 0].cpu().numpy()
+    step = max(1, CACHED_ELEMENTS // logits.shape[2])
+    for start in range(0, len(row), step):
+        at = row[start : start + step], place[start : start + step]
+        chosen = torch.from_numpy(symbols[at]).to(logits.device)[:, None]
+        laws = torch.log_softmax(logits[at].double(), dim=-1)
+        log_prob[at] = laws.gather(1, chosen)[:, 0].cpu().numpy()
+        if cumulative:
+            masses = laws.exp()
+            below[at] = (masses.cumsum(dim=-1) - masses).gather(1, chosen)[:, 0].cpu().numpy()
     return log_prob, below
 
 

@@ -82,7 +82,8 @@ def latents_of(
     sequences, _ = given_rows(alphabet, request)
     if data is not None:
         sequences = Sequences(sequences.begin, alphabet.flat(data))
-    found = yield from conditionals(alphabet, sequences, np.ones(sequences.symbols.shape, np.bool_))
+    every = np.ones(sequences.symbols.shape, np.bool_)
+    found = yield from conditionals(alphabet, sequences, every, cumulative=True)
     mass = np.exp(found.log_prob)
     below = found.below + shares * mass
     above = (1.0 - found.below - mass) + (1.0 - shares) * mass
