@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from serving.families.autoregressive import enumeration, evidence, sampling
+from serving.families.autoregressive import enumeration, evidence, inpaint, sampling
 from serving.families.autoregressive.masks import Partial
 from serving.families.autoregressive.particles import Plan
 from serving.families.autoregressive.symbols import Alphabet, Flags, Ids
@@ -59,7 +59,7 @@ def _inpaint(alphabet: Alphabet, request: Request) -> Rows:
     particles = request.parameters.get("particles", 64) if request.method == "smc" else 1
     assert isinstance(particles, int)
     plan = Plan(request.completions, particles)
-    copies = request.completions * (particles if request.parameters.get("moments") else 1)
+    copies = request.completions * (particles if inpaint.wants_maps(request) else 1)
     tails = int((partial.counts - partial.known_end).sum())
     return _both(alphabet, int(plan.evaluations(partial, alphabet.size).sum()), tails * copies)
 

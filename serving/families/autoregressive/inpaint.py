@@ -17,6 +17,7 @@ from serving.families.autoregressive.particles import Filters, Plan, pick, run_f
 from serving.families.autoregressive.scoring import Floats
 from serving.families.autoregressive.symbols import Alphabet, Ids
 from serving.families.autoregressive.tails import continued
+from serving.families.entropy import entropy_of_draws
 from serving.families.request import Array, Request
 from serving.families.result import Completed, CompletionKind
 from serving.families.rows import Program, Tensors, Yield
@@ -25,16 +26,29 @@ from serving.families.units import log_mean_exp
 
 @dataclass(frozen=True)
 class Moments:
-    """Mean and variance of every symbol under the completions' law, [rows, length]."""
+    """Mean, variance and entropy (nats) of every symbol under the completions' law, [rows, length]."""
 
     mean: Floats
     variance: Floats
+    entropy: NDArray[np.float32]
 
     @classmethod
     def of(cls, symbols: Ids, weights: Floats) -> Moments:
         """``symbols`` [rows, values, length], ``weights`` [rows, values] that sum to 1."""
         mean = np.einsum("rv,rvl->rl", weights, symbols)
-        return cls(mean, np.einsum("rv,rvl->rl", weights, np.square(symbols - mean[:, None])))
+        variance = np.einsum("rv,rvl->rl", weights, np.square(symbols - mean[:, None]))
+        return cls(mean, variance, entropy_of_draws(symbols, weights))
+
+    @classmethod
+    def joined(cls, parts: list[Moments]) -> Moments:
+        """Of rows that were looked at one by one."""
+        names = ("mean", "variance", "entropy")
+        return cls(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
+
+
+def wants_maps(request: Request) -> bool:
+    """Whether the law of every symbol is asked for, which takes every particle to its end."""
+    return bool(request.parameters.get("moments") or request.parameters.get("entropy"))
 
 
 def by_particles(alphabet: Alphabet, request: Request, limit: int | None) -> Program:
@@ -63,7 +77,7 @@ def _finished(
 ) -> Generator[Yield, Tensors, tuple[Ids, Moments | None]]:
     """The chosen particles [rows, n, length], continued past the last observed symbol; all, for moments."""
     rows, n, particles, length = filters.symbols.shape
-    if not request.parameters.get("moments"):
+    if not wants_maps(request):
         place = (np.arange(rows)[:, None], np.arange(n), chosen)
         symbols = yield from continued(
             alphabet, request, partial, filters.symbols[place], filters.index[place], limit
@@ -109,15 +123,15 @@ def _enumerated(alphabet: Alphabet, request: Request, partial: Partial) -> Progr
         drawn.append(_draw(request, table, row))
         evidence.append(table.log_evidence)
         law = np.exp(table.log_joint - table.log_evidence)
-        moments.append(Moments.of(table.symbols[None], law[None]))
-    whole = Moments(np.concatenate([m.mean for m in moments]), np.concatenate([m.variance for m in moments]))
+        if wants_maps(request):
+            moments.append(Moments.of(table.symbols[None], law[None]))
     return _completed(
         alphabet,
         request,
         np.stack(drawn),
         CompletionKind.EXACT,
         log_evidence=np.array(evidence),
-        moments=whole if request.parameters.get("moments") else None,
+        moments=Moments.joined(moments) if wants_maps(request) else None,
     )
 
 
@@ -139,15 +153,17 @@ def _completed(
     moments: Moments | None = None,
 ) -> Completed:
     assert request.data is not None
+    found = request.parameters
     return Completed(
         composed(request, symbols),
         kind,
         effective_sample_size,
         log_evidence,
-        None if moments is None else _shaped(request.data, moments.mean),
-        None if moments is None else _shaped(request.data, moments.variance),
+        _shaped(request.data, moments.mean) if moments and found.get("moments") else None,
+        _shaped(request.data, moments.variance) if moments and found.get("moments") else None,
         request.lengths,
         dict(request.parameters),
+        _shaped(request.data, moments.entropy) if moments and found.get("entropy") else None,
     )
 
 
@@ -162,6 +178,6 @@ def composed(request: Request, symbols: Ids) -> Array:
     return np.where(request.observed.reshape(data.shape)[:, None], data[:, None], drawn)
 
 
-def _shaped(data: Array, values: Floats) -> NDArray[np.float32]:
+def _shaped(data: Array, values: NDArray[np.floating]) -> NDArray[np.float32]:
     width = data.reshape(len(data), -1).shape[1]
     return np.ascontiguousarray(values[:, :width], np.float32).reshape(data.shape)

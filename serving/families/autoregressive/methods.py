@@ -6,6 +6,7 @@ from serving.families.autoregressive.anomaly import SURPRISAL, TYPICALITY
 from serving.families.autoregressive.symbols import Alphabet
 from serving.families.autoregressive.transform import MIDPOINT, RANDOMIZED
 from serving.families.capability import Capability, Method, Parameter, undefined
+from serving.families.entropy import ENTROPY
 from serving.families.latent.paths import PATHS
 from serving.families.request import Operation
 
@@ -62,7 +63,7 @@ def _likelihood() -> Capability:
 
 
 def _inpaint(alphabet: Alphabet) -> Capability:
-    moments = (MOMENTS,) if alphabet.data.kind == "image" else ()
+    moments = (MOMENTS, ENTROPY) if alphabet.data.kind == "image" else (ENTROPY,)
     particles = (Parameter("particles", "int", 64, minimum=1, maximum=4096), *moments)
     return Capability(
         Operation.INPAINT,

@@ -31,7 +31,7 @@ from serving.families.diffusion.asking import denoised
 from serving.families.diffusion.completion import Given
 from serving.families.diffusion.denoiser import Denoiser
 from serving.families.diffusion.grid import levels_of
-from serving.families.diffusion.moments import moments
+from serving.families.diffusion.moments import maps
 from serving.families.diffusion.process import Floats, Levels
 from serving.families.diffusion.samplers.ancestral import ancestral
 from serving.families.diffusion.samplers.first_order import fresh_variance
@@ -103,14 +103,15 @@ def smc(denoiser: Denoiser, request: Request) -> Program:
     everyone = units.to_data(denoiser.data, x.reshape(shape)).reshape(request.rows, -1, *denoiser.shape)
     everyone = np.where(given.observed[:, None], given.data[:, None], everyone)
     pooled = weights.reshape(request.rows, -1) / request.completions
-    mean, variance = moments(request, everyone, pooled)
+    found = maps(request, everyone, pooled)
     return Completed(
         given.composed(picked.reshape(shape), request.completions),
         CompletionKind.CONSISTENT,
         effective_sample_size=filters.smallest_ess.reshape(request.rows, -1).mean(axis=1),
-        mean=mean,
-        variance=variance,
+        mean=found.mean,
+        variance=found.variance,
         parameters=dict(request.parameters),
+        entropy=found.entropy,
     )
 
 

@@ -9,6 +9,7 @@ from serving.families.diffusion.flow_density import EXACT_ELEMENTS
 from serving.families.diffusion.paths import PATHS
 from serving.families.diffusion.refining import PRECISION
 from serving.families.diffusion.samplers.registry import SAMPLERS, Sampler
+from serving.families.entropy import ENTROPY
 from serving.families.request import Operation
 
 PREFERRED = {"vp": "ddpm", "ve": "reverse_diffusion", "flow": "heun"}
@@ -104,9 +105,9 @@ def _flow_density(denoiser: Denoiser) -> Method:
 
 def _inpaint(denoiser: Denoiser) -> Capability:
     affordable = denoiser.elements <= AFFORDABLE_ELEMENTS
-    moments = Parameter("moments", "bool", False)
-    smc = (_steps(denoiser, 50), Parameter("particles", "int", 16, 2, 512), moments)
-    guided = (*_choices(denoiser), moments)
+    maps = (Parameter("moments", "bool", False), *((ENTROPY,) if denoiser.data.levels else ()))
+    smc = (_steps(denoiser, 50), Parameter("particles", "int", 16, 2, 512), *maps)
+    guided = (*_choices(denoiser), *maps)
     jumps = (Parameter("jump_length", "int", 10, 1, 1000), Parameter("resamplings", "int", 5, 1, 100))
     return Capability(
         Operation.INPAINT,

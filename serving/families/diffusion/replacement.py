@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from serving.families.diffusion.completion import CompletedRows, Given
 from serving.families.diffusion.denoiser import TABLE, Denoiser
 from serving.families.diffusion.grid import levels_of
-from serving.families.diffusion.moments import moments
+from serving.families.diffusion.moments import maps
 from serving.families.diffusion.plan import Lines, Plan, plan_of
 from serving.families.diffusion.process import Levels
 from serving.families.diffusion.samplers.ancestral import ancestral_pairs
@@ -88,7 +88,12 @@ def complete(denoiser: Denoiser, request: Request) -> Program:
     rows = request.rows * request.completions
     state = yield Loop(TABLE, rows, payload, np.full(rows, len(plan), np.int64), CompletedRows(given))
     data = given.composed(state["x"], request.completions)
-    mean, variance = moments(request, data)
+    found = maps(request, data)
     return Completed(
-        data, CompletionKind.APPROXIMATE, mean=mean, variance=variance, parameters=dict(request.parameters)
+        data,
+        CompletionKind.APPROXIMATE,
+        mean=found.mean,
+        variance=found.variance,
+        parameters=dict(request.parameters),
+        entropy=found.entropy,
     )

@@ -64,7 +64,9 @@ class VaeFamily(LatentFamily):
         """All operations."""
         structure = Structure(self)
         scores = Capability(Operation.LIKELIHOOD, vae_likelihood.METHODS)
-        completes = Capability(Operation.INPAINT, vae_inpaint.METHODS)
+        completes = Capability(
+            Operation.INPAINT, vae_inpaint.methods(self.observation, self.spec.data.levels)
+        )
         decoder = Method("mean", "POINT_ESTIMATE", is_default=True)
         through = Method("mean", "POINT_ESTIMATE", is_default=True)
         between = Method("latent", "POINT_ESTIMATE", interpolation_parameters("slerp"), is_default=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -11,15 +11,17 @@ from numpy.typing import NDArray
 from kernels.philox import STREAM_LATENT, STREAM_RESAMPLE
 from serving.families import units
 from serving.families.capability import Method, Parameter
+from serving.families.entropy import ENTROPY
 from serving.families.latent.evaluator import Steps, row_sum
 from serving.families.latent.gaussian import DiagonalGaussian, prior_log_prob
 from serving.families.latent.lanes import Lanes
+from serving.families.latent.level_shares import LevelShares
 from serving.families.latent.observation import ObservationModel
 from serving.families.latent.resampling import choose
 from serving.families.latent.run import Run
 from serving.families.latent.vae_model import FILL_SWEEPS, VaeModel
 from serving.families.request import Request
-from serving.families.result import Completed, CompletionKind, Result
+from serving.families.result import BaseMeasure, Completed, CompletionKind, Result
 
 WARM_SWEEPS = 5  # without correction, to come near the given entries
 MOMENTS = Parameter("moments", "bool", False)
@@ -40,6 +42,14 @@ IMPORTANCE = Method(
 )
 PSEUDO = Method("pseudo_gibbs", "APPROXIMATE", (SWEEPS, MOMENTS), reference="Rezende et al. 2014, appendix F")
 METHODS = (METROPOLIS, IMPORTANCE, PSEUDO)
+
+
+def methods(observation: ObservationModel, levels: int) -> tuple[Method, ...]:
+    """Entropy too where the decoder gives levels their probabilities."""
+    if not levels or observation.base_measure is not BaseMeasure.COUNTING:
+        return METHODS
+    return tuple(replace(method, parameters=(*method.parameters, ENTROPY)) for method in METHODS)
+
 
 Image = NDArray[np.float32]
 
@@ -84,16 +94,23 @@ def _gibbs(model: VaeModel) -> Steps[Result]:
     lanes = run.lanes(copies)
     given = observed[lanes.owner]
     state = yield from _start(model, lanes, given)
-    averages = Averages(sweeps // 2 if run.flag("moments") else sweeps)
+    averages, shares = Averages(sweeps // 2 if run.flag("moments") else sweeps), _shares(model)
     for sweep in range(sweeps):
         state = yield from _sweep(model, state, lanes, sweep + 1, corrected and sweep >= WARM_SWEEPS)
         averages.add(sweep, model.observation, state.outputs)
+        if shares is not None and sweep >= sweeps // 2:
+            shares.add(state.outputs, lanes.owner, torch.ones_like(lanes.owner, dtype=torch.float64))
         drawn = model.observation.sample(state.outputs, lanes, sweep + 1)
         state = State(torch.where(given, state.x, drawn), state.z, state.outputs)
     mean, variance = _of_chains(model, averages, copies)
     kind = CompletionKind.CONSISTENT if corrected else CompletionKind.APPROXIMATE
     data = run.completed(state.x, copies)
-    return Completed(data, kind, mean=mean, variance=variance, parameters=run.parameters)
+    entropy = None if shares is None else shares.entropy()
+    return Completed(data, kind, mean=mean, variance=variance, parameters=run.parameters, entropy=entropy)
+
+
+def _shares(model: VaeModel) -> LevelShares | None:
+    return LevelShares(model.run, model.observation) if model.run.flag("entropy") else None
 
 
 def _start(model: VaeModel, lanes: Lanes, given: torch.Tensor) -> Steps[State]:
@@ -161,7 +178,8 @@ def _importance(model: VaeModel) -> Steps[Result]:
     outputs = yield from model.decoder.outputs(chosen.flatten(0, 1), drawn)
     data = run.completed(model.observation.sample(outputs, drawn, 0), copies)
     evidence = units.log_mean_exp(log_weights.cpu().numpy())
-    mean, variance = yield from _of_particles(model, z, lanes, log_weights)
+    shares = _shares(model)
+    mean, variance = yield from _of_particles(model, z, lanes, log_weights, shares)
     return Completed(
         data,
         CompletionKind.CONSISTENT,
@@ -170,13 +188,14 @@ def _importance(model: VaeModel) -> Steps[Result]:
         mean,
         variance,
         parameters=run.parameters,
+        entropy=None if shares is None else shares.entropy(),
     )
 
 
 def _of_particles(
-    model: VaeModel, z: torch.Tensor, lanes: Lanes, log_weights: torch.Tensor
+    model: VaeModel, z: torch.Tensor, lanes: Lanes, log_weights: torch.Tensor, shares: LevelShares | None
 ) -> Steps[tuple[Image | None, Image | None]]:
-    if not model.run.flag("moments"):
+    if not model.run.flag("moments") and shares is None:
         return None, None
     weights = torch.softmax(log_weights, dim=1).flatten()
     shape = (model.run.rows, *model.run.spec.data.shape)
@@ -187,8 +206,12 @@ def _of_particles(
         weight = weights[part].reshape(-1, *(1,) * (mean.dim() - 1))
         totals[0].index_add_(0, lanes.owner[part], weight * mean)
         totals[1].index_add_(0, lanes.owner[part], weight * (variance + mean.square()))
+        if shares is not None:
+            shares.add(outputs, lanes.owner[part], weights[part].double())
 
     yield from model.decoder.each(z, lanes, add)
+    if not model.run.flag("moments"):
+        return None, None
     return _in_data_units(model, totals[0], totals[1] - totals[0].square())
 
 
@@ -211,7 +234,8 @@ def inpaint_rows(request: Request) -> dict[str, int]:
     rows, copies = request.rows, request.completions
     if request.method == "importance":
         particles = int(request.parameters["particles"])  # type: ignore[arg-type]
-        passes = 2 if request.parameters.get("moments") else 1
+        maps = request.parameters.get("moments") or request.parameters.get("entropy")
+        passes = 2 if maps else 1
         return {"encoder": rows * FILL_SWEEPS, "decoder": rows * (FILL_SWEEPS + copies + passes * particles)}
     sweeps = int(request.parameters["sweeps"])  # type: ignore[arg-type]
     chains = copies * (sweeps + 1)

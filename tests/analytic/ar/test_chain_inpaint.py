@@ -174,6 +174,26 @@ def test_moments_agree_with_the_posterior() -> None:
     np.testing.assert_allclose(smc.variance.reshape(8), variance, atol=0.1)
 
 
+@pytest.mark.parametrize(
+    ("method", "extra", "slack"), [("enumerate", {}, 1e-6), ("smc", {"particles": 400}, 0.05)]
+)
+def test_entropy_is_that_of_every_symbol_s_posterior(
+    method: str, extra: dict[str, int], slack: float
+) -> None:
+    observed = np.array([[True, False, True, False, False, True, False, True]])
+    rows, joint = posterior(KNOWN[0], observed[0])
+    law = np.exp(joint) / np.exp(joint).sum()
+    shares = np.stack([law @ (rows == symbol) for symbol in range(4)])
+    truth = -(shares * np.log(np.maximum(shares, 1e-300))).sum(axis=0)
+    found = completed(
+        Chain().ask(ask(method, 1 if method == "enumerate" else 50, KNOWN, observed, entropy=True, **extra))
+    )
+    assert found.mean is None
+    assert found.entropy is not None
+    np.testing.assert_allclose(found.entropy[0], truth, atol=slack)
+    assert (found.entropy[0, observed[0]] == 0.0).all()
+
+
 def test_too_many_values_to_enumerate_name_the_other_method() -> None:
     with pytest.raises(InvalidArgument, match="smc"):
         Chain().ask(ask("enumerate", 1, observed=np.zeros((1, 8), np.bool_)))

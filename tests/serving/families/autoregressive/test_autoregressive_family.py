@@ -63,7 +63,7 @@ def test_capabilities_cover_the_operations_in_order() -> None:
     assert refused == [Operation.ENCODE, Operation.DECODE, Operation.RECONSTRUCT, Operation.INTERPOLATE]
     assert all("use " in c.reason for c in text if not c.supported)
     names = [p.name for p in text[0].default.parameters]
-    assert names == ["temperature", "top_k", "top_p", "min_p", "max_new_tokens", "stop"]
+    assert names == ["temperature", "top_k", "top_p", "min_p", "prompt", "max_new_tokens", "stop"]
 
 
 def test_a_graph_of_fixed_width_is_run_at_that_width() -> None:

@@ -138,6 +138,24 @@ def test_completions_follow_the_conditional_law(method: str) -> None:
     assert (np.abs(share - truth) < Z * np.sqrt(truth * (1 - truth) / rows) + 0.01).all()
 
 
+@pytest.mark.parametrize(
+    ("method", "parameters"),
+    [("importance", {"particles": 20_000}), ("metropolis_within_gibbs", {"sweeps": 400})],
+)
+def test_entropy_is_that_of_the_conditional_law(method: str, parameters: dict[str, Value]) -> None:
+    data, observed = np.array([[3, 0]], np.uint8), np.array([[True, False]])
+    result = ask(
+        FAMILY, NETWORKS, Operation.INPAINT, method, {**parameters, "entropy": True},
+        data=data, observed=observed, completions=1 if method == "importance" else 20,
+    )  # fmt: skip
+    assert isinstance(result, Completed)
+    assert result.mean is None
+    assert result.entropy is not None
+    truth = JOINT[3] / JOINT[3].sum()
+    assert result.entropy[0, 0] == 0.0
+    assert result.entropy[0, 1] == pytest.approx(-(truth * np.log(truth)).sum(), abs=0.02)
+
+
 def test_announced_network_rows_are_exact() -> None:
     """``ask`` refuses a program that runs more than announced; this holds for fewer as well."""
     counted = dict.fromkeys(NETWORKS, 0)
