@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.benchmarks import fairness, mixed, overload, throughput, ticks, wire
+from tests.benchmarks import backlog, fairness, gpt2, mixed, overload, throughput, ticks, wire
 from tests.benchmarks.figures import Figure, write
 from tests.benchmarks.large import large_package
 
@@ -19,8 +19,10 @@ BENCHMARKS: dict[str, Callable[[], list[Figure]]] = {
     "ticks": ticks.run,
     "mixed": mixed.run,
     "fairness": lambda: fairness.run(large_package()),
+    "backlog": lambda: backlog.run(large_package()),
     "overload": overload.run,
     "wire": wire.run,
+    "gpt2": gpt2.run,
 }
 
 
