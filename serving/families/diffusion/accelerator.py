@@ -11,8 +11,9 @@ from serving.families.diffusion.arena import CoefficientArena
 from serving.families.diffusion.cohort import Cohort, Columns
 from serving.families.diffusion.guidance import guided
 from serving.families.diffusion.learned import noise_factor
-from serving.families.diffusion.plan import RENOISE, SCALE, SPREAD, TIME, G
+from serving.families.diffusion.plan import HIGH, LOW, P_X, Q_OUT, RENOISE, SCALE, SPREAD, TIME, G
 from serving.families.diffusion.state import RowState
+from serving.families.diffusion.threshold import thresholded
 from serving.families.rows import Slots, Tensors
 
 
@@ -49,6 +50,8 @@ class AcceleratorSteps:
         twin = None if cohort.twin is None else self._to(cohort.twin)
         if twin is not None and cohort.rescaled:
             output, twin = guided(output, twin, line[:, G : G + 1], cohort.rescale), None
+        if len(cohort.bounded):
+            output, line, twin = self._bounded(cohort, index, output, line, twin), _given_x0(line), None
         x, x0 = denoise_step(
             self._state.x.index_select(0, index), output, line[:, : RENOISE + 1],
             unconditional_row=twin, history=self._history(cohort.depth, index),
@@ -56,6 +59,25 @@ class AcceleratorSteps:
             **self._counters(cohort), **self._given(cohort, index),
         )  # fmt: skip
         self._keep(cohort, index, x, x0)
+
+    def _bounded(
+        self,
+        cohort: Cohort,
+        index: torch.Tensor,
+        output: torch.Tensor,
+        line: torch.Tensor,
+        twin: torch.Tensor | None,
+    ) -> torch.Tensor:
+        """Estimates of x0 [rows, n] after dynamic thresholding; the update only moves the state."""
+        prediction = output[: cohort.rows].float()
+        if twin is not None:
+            unconditional = output.index_select(0, twin)
+            prediction = unconditional + line[:, G : G + 1] * (prediction - unconditional)
+        x = self._state.x.index_select(0, index)
+        x0 = (line[:, P_X : P_X + 1] * x + line[:, Q_OUT : Q_OUT + 1] * prediction).cpu().numpy()
+        low, high = (line[:, column : column + 1].cpu().numpy()[cohort.bounded] for column in (LOW, HIGH))
+        x0[cohort.bounded] = thresholded(x0[cohort.bounded], cohort.threshold[cohort.bounded], low, high)
+        return torch.from_numpy(x0).to(self._device)
 
     def _to(self, values: np.ndarray) -> torch.Tensor:
         return torch.from_numpy(values).to(self._device)
@@ -97,3 +119,10 @@ class AcceleratorSteps:
         older[0].index_copy_(0, index, x0)
         self._state.x.index_copy_(0, index, x)
         self._columns.line[cohort.slots] += 1
+
+
+def _given_x0(line: torch.Tensor) -> torch.Tensor:
+    """Coefficients for outputs that are x0 themselves."""
+    following = line.clone()
+    following[:, P_X], following[:, Q_OUT], following[:, G] = 0.0, 1.0, 1.0
+    return following

@@ -23,7 +23,7 @@ class Columns:
         self.learned = np.zeros(capacity, np.bool_)
         self.guided, self.draws = np.zeros(capacity, np.bool_), np.zeros(capacity, np.bool_)
         self.masked, self.clipped = np.zeros(capacity, np.bool_), np.zeros(capacity, np.bool_)
-        self.rescale = np.zeros(capacity, np.float32)
+        self.rescale, self.threshold = np.zeros(capacity, np.float32), np.zeros(capacity, np.float32)
         self.seed, self.row = np.zeros(capacity, np.int64), np.zeros(capacity, np.int64)
         self.words = np.zeros(capacity, np.int64)  # of the noise stream, before the stream itself
 
@@ -32,7 +32,7 @@ class Columns:
         self.first[slots], self.line[slots], self.end[slots] = first, first, first + len(plan)
         self.depth[slots], self.rescale[slots] = plan.depth, plan.rescale
         self.guided[slots], self.draws[slots] = plan.guided, plan.draws
-        self.learned[slots] = plan.learned
+        self.learned[slots], self.threshold[slots] = plan.learned, plan.threshold
         self.clipped[slots], self.masked[slots] = plan.clipped, masked
 
     def identify(self, slots: Slots, seed: int, row: Ints, particle: Ints | None) -> None:
@@ -68,6 +68,8 @@ class Cohort:
         self.twice = np.flatnonzero(self.guided)
         self.twin = _twins(self.guided, self.rows) if len(self.twice) else None
         self.rescale: Floats32 = columns.rescale[slots]
+        self.threshold: Floats32 = columns.threshold[slots]
+        self.bounded = np.flatnonzero(self.threshold)  # rows of dynamic thresholding
         self.rescaled = bool(len(self.twice)) and bool(self.rescale.any())
         self.drawing = np.flatnonzero(columns.draws[slots])
         self.masked = np.flatnonzero(columns.masked[slots])

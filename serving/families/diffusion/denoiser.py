@@ -55,6 +55,7 @@ class Denoiser:
             float(_number(found, "guidance_scale", 1.0)),
             float(_number(found, "guidance_rescale", 0.0)),
             bool(found.get("clip", self.diffusion.clip_default)),
+            float(_number(found, "dynamic_threshold", 0.0)),
         )
 
     def to_model(self, data: Array) -> torch.Tensor:

@@ -35,6 +35,7 @@ from serving.families.diffusion.plan import (
     G,
 )
 from serving.families.diffusion.state import RowState
+from serving.families.diffusion.threshold import thresholded
 from serving.families.rows import Slots, Tensors
 
 Floats32 = NDArray[np.float32]
@@ -102,6 +103,8 @@ class HostSteps:
             x0 = self._x0[0][where]
         np.multiply(x, line[P_X], out=x0)
         x0 += np.multiply(self._prediction(cohort, outputs, line[G]), line[Q_OUT], out=term)
+        if len(cohort.bounded):
+            self._bound(cohort, line, x0)
         if cohort.clipped:
             np.maximum(x0, line[LOW], out=x0)
             np.minimum(x0, line[HIGH], out=x0)
@@ -148,6 +151,10 @@ class HostSteps:
         conditional *= scale
         conditional += unconditional
         return conditional
+
+    def _bound(self, cohort: Cohort, line: Floats32, x0: Floats32) -> None:
+        rows = cohort.bounded
+        x0[rows] = thresholded(x0[rows], cohort.threshold[rows], line[LOW][rows], line[HIGH][rows])
 
     def _amount(self, cohort: Cohort, outputs: Tensors, spread: Floats32) -> Floats32:
         n = self._state.elements

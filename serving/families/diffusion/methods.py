@@ -58,6 +58,13 @@ def _choices(denoiser: Denoiser) -> tuple[Parameter, ...]:
     return found
 
 
+def _threshold(denoiser: Denoiser) -> tuple[Parameter, ...]:
+    """Dynamic thresholding needs a range to come back to, and values that are alike (pixels)."""
+    if denoiser.data.kind != "image" or denoiser.diffusion.clip_range is None:
+        return ()
+    return (Parameter("dynamic_threshold", "float", None, 1e-6, 1.0),)
+
+
 def _sample(denoiser: Denoiser) -> Capability:
     default = default_sampler(denoiser)
     offered = (s for s in SAMPLERS.values() if denoiser.schedule in s.schedules)
@@ -68,7 +75,12 @@ def _sample(denoiser: Denoiser) -> Capability:
 def _sampler(denoiser: Denoiser, sampler: Sampler, is_default: bool) -> Method:
     eta = (Parameter("eta", "float", 0.0, 0.0, 1.0),) if sampler.takes_eta else ()
     steps = denoiser.diffusion.default_steps if is_default else None
-    parameters = (_steps(denoiser, steps or sampler.default_steps), *_choices(denoiser), *eta)
+    parameters = (
+        _steps(denoiser, steps or sampler.default_steps),
+        *_choices(denoiser),
+        *_threshold(denoiser),
+        *eta,
+    )
     learned = denoiser.learns_variance and sampler.learned is not None
     reference = sampler.reference + ("; Nichol and Dhariwal 2021, eq. 15" if learned else "")
     return Method(sampler.name, "DISCRETIZED", parameters, is_default, reference)

@@ -52,6 +52,7 @@ class Plan:
     exact: Floats
     initial_sd: float
     rescale: float = 0.0  # guidance rescale (Lin et al. 2024)
+    threshold: float = 0.0  # percentile of dynamic thresholding to the bounds of x0; 0: none
 
     def __len__(self) -> int:
         return len(self.exact)
@@ -100,12 +101,13 @@ class Choices:
     guidance_scale: float = 1.0
     guidance_rescale: float = 0.0
     clip: bool = False
+    dynamic_threshold: float = 0.0
 
 
 def plan_of(process: Process, lines: Lines, choices: Choices) -> Plan:
-    """Coefficients of all lines. Clipping is the package's clip range, or none."""
+    """Coefficients of all lines. Bounds of x0 are the package's clip range, or none."""
     p, q = process.prediction(lines.asked)
-    clip = process.spec.clip_range if choices.clip else None
+    clip = process.spec.clip_range if choices.clip or choices.dynamic_threshold else None
     low, high = clip if clip is not None else (-math.inf, math.inf)
     exact = np.zeros((len(lines.a), COLUMNS), np.float64)
     columns: dict[int, Floats | float] = {G: choices.guidance_scale, P_X: p, Q_OUT: q, LOW: low, HIGH: high}
@@ -118,4 +120,4 @@ def plan_of(process: Process, lines: Lines, choices: Choices) -> Plan:
     exact[:, C1 : C3 + 1] = lines.history()
     if not np.isfinite(np.delete(exact, [LOW, HIGH], axis=1)).all():
         raise ValueError("the schedule reaches a level at which the prediction says nothing about x0")
-    return Plan(exact, process.initial_sd, choices.guidance_rescale)
+    return Plan(exact, process.initial_sd, choices.guidance_rescale, choices.dynamic_threshold)

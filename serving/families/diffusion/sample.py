@@ -29,10 +29,10 @@ def plan_for(denoiser: Denoiser, request: Request) -> Plan:
 
 
 def sample(denoiser: Denoiser, request: Request) -> Program:
-    """Draw ``rows`` rows; kind MODIFIED with guidance, else DISCRETIZED."""
+    """Draw ``rows`` rows; kind MODIFIED with guidance or dynamic thresholding, else DISCRETIZED."""
     plan = plan_for(denoiser, request)
     payload = DenoiseRows(plan, request.seed, rows_of(request), denoiser.conditions(request))
     steps = np.full(request.rows, len(plan), np.int64)
     state = yield Loop(TABLE, request.rows, payload, steps, DataRows(denoiser))
-    kind = SampleKind.MODIFIED if plan.guided else SampleKind.DISCRETIZED
+    kind = SampleKind.MODIFIED if plan.guided or plan.threshold else SampleKind.DISCRETIZED
     return Sampled(units.to_data(denoiser.data, state["x"]), kind, parameters=dict(request.parameters))
