@@ -62,6 +62,7 @@ def test_capabilities_cover_the_operations_in_order() -> None:
     refused = [c.operation for c in text if not c.supported]
     assert refused == [Operation.ENCODE, Operation.DECODE, Operation.RECONSTRUCT, Operation.INTERPOLATE]
     assert all("use " in c.reason for c in text if not c.supported)
+    assert all("observed" in {p.name for p in method.parameters} for method in text[1].methods)
     names = [p.name for p in text[0].default.parameters]
     assert names == ["temperature", "top_k", "top_p", "min_p", "prompt", "max_new_tokens", "stop"]
 
