@@ -87,7 +87,7 @@ class Engine:
         """Refuse new work, let admitted work finish within ``grace_s``, then fail the rest."""
         self._draining = True
         until = self._clock() + grace_s
-        while self.alive and self._worker.open_tasks and self._clock() < until:
+        while self.alive and self._ledger.open_tasks and self._clock() < until:
             time.sleep(0.01)
         self._watchdog.stop()
         self._inbox.put(self._worker.shut)
