@@ -90,7 +90,9 @@ class CachedTable(SlottedTable):
         tokens[slots - first] = np.where(position == 0, self.rows.begin[slots], before)
         logits = self._decoder.decode(first, torch.from_numpy(tokens), torch.from_numpy(past))
         mine = logits[torch.from_numpy(slots - first).to(logits.device)].float()
-        bad: NDArray[np.bool_] = ~torch.isfinite(mine).all(dim=1).cpu().numpy()
+        # One pass over the vocabulary: NaN is the extreme of its row, too.
+        extremes = torch.stack(torch.aminmax(mine, dim=1))
+        bad: NDArray[np.bool_] = ~torch.isfinite(extremes).all(dim=0).cpu().numpy()
         good = slots[~bad]
         if len(good):
             self._fed[good] += 1
