@@ -19,8 +19,8 @@ from serving.engine.model import LoadedModel, ServedModel, open_model
 from serving.engine.observer import Nobody, Observer
 from serving.engine.task import Task
 from serving.engine.ticket import Ticket
-from serving.engine.warmup import amortised_seconds, seconds_alone
 from serving.engine.watchdog import Watchdog
+from serving.engine.work import Work
 from serving.engine.worker import Worker
 from serving.errors import NotFound, Unavailable
 from serving.families.calibration import Calibration
@@ -35,7 +35,6 @@ log = logging.getLogger(__name__)
 
 Command = Callable[[], None]
 LOOK_EVERY_S = 1.0  # at whether the worker still answers
-MOST_ROWS = 1 << 53  # nobody waits for more; keeps the ledger's integers in range
 
 
 class Engine:
@@ -163,12 +162,13 @@ class Engine:
         return model
 
     def _cost(self, model: ServedModel, request: Request) -> Cost:
+        work = Work.of(model.family, request)
         return Cost(
             rows=request.rows * request.completions,
-            network_rows=min(sum(model.family.network_rows(request).values()), MOST_ROWS),
-            alone_s=seconds_alone(model.family, request, model.lanes),
-            best_s=seconds_alone(model.family, request, model.lanes, best=True),
-            amortised_s=amortised_seconds(model.family, request, model.lanes),
+            network_rows=work.total_rows,
+            alone_s=work.alone_s(model.lanes),
+            best_s=work.best_s(model.lanes),
+            amortised_s=work.amortised_s(model.lanes),
         )
 
     def _call(self, command: Command) -> None:

@@ -15,8 +15,9 @@ from serving.engine.estimate import StepTime
 from serving.engine.example import example_request
 from serving.engine.lane import Lane
 from serving.engine.slotted_lane import SlottedLane
+from serving.engine.work import Work
 from serving.families.capability import Capability, undefined
-from serving.families.request import Operation, Request
+from serving.families.request import Operation
 from serving.families.rows import Family, Loop
 from serving.runtime.network import Network, Tensors
 
@@ -149,33 +150,7 @@ def _measured(
     if capability.operation in spec.disabled_operations:
         return undefined(capability.operation, "the owner of this package has switched this operation off")
     seconds = {
-        method.name: seconds_alone(family, example_request(spec, family, capability, method), lanes)
+        method.name: Work.of(family, example_request(spec, family, capability, method)).alone_s(lanes)
         for method in capability.methods
     }
     return capability.measured(seconds)
-
-
-def seconds_alone(
-    family: Family, request: Request, lanes: Mapping[str, Lane], *, best: bool = False
-) -> float:
-    """Predicted seconds on an idle engine: runs * base + rows * per_row, summed over components."""
-    depth = getattr(family, "depth", lambda _: 1)(request)
-    total = 0.0
-    for component, rows in family.network_rows(request).items():
-        lane = lanes[component]
-        runs = max(1, min(depth, rows), -(-rows // lane.max_rows))
-        if best:
-            total += runs * lane.step_time.best_seconds(max(1, rows // runs))
-        else:
-            base, per_row = lane.step_time.coefficients()
-            total += runs * base + rows * per_row
-    return total
-
-
-def amortised_seconds(family: Family, request: Request, lanes: Mapping[str, Lane]) -> float:
-    """Device seconds that the request takes from others when every run is full."""
-    total = 0.0
-    for component, rows in family.network_rows(request).items():
-        lane = lanes[component]
-        total += rows * lane.step_time.seconds(lane.max_rows) / lane.max_rows
-    return total

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from export.package.schema import ModelSpec
 from serving.families import units
-from serving.families.diffusion.plan import Choices
+from serving.families.diffusion.plan import Choices, Plan
 from serving.families.diffusion.process import Process
 from serving.families.request import Array, Request
 from serving.families.rows import Tensors
@@ -31,6 +31,7 @@ class Denoiser:
         dtypes = {i.name: i.dtype for i in spec.components[COMPONENT].inputs}
         self.process = Process(spec.diffusion, integer_time=dtypes["t"].startswith("int"))
         self.diffusion = spec.diffusion
+        self.plans: dict[tuple[object, ...], Plan] = {}  # of samplers, by what was asked
 
     @property
     def schedule(self) -> str:

@@ -67,28 +67,28 @@ class Plan:
         """Equal for equal coefficients: rows of many requests share one copy."""
         return self.coef.tobytes()
 
-    @property
+    @cached_property
     def depth(self) -> int:
         """How many x0 of earlier lines are used."""
         used = np.flatnonzero(np.any(self.exact[:, C1 : C3 + 1] != 0.0, axis=0))
         return int(used[-1]) + 1 if len(used) else 0
 
-    @property
+    @cached_property
     def draws(self) -> bool:
         """Whether any line adds noise."""
         return bool(np.any(self.exact[:, D] != 0.0))
 
-    @property
+    @cached_property
     def learned(self) -> bool:
         """Whether the network says how much noise any line adds."""
         return bool(np.any(self.exact[:, SPREAD] != 0.0))
 
-    @property
+    @cached_property
     def clipped(self) -> bool:
         """Whether any line bounds x0."""
         return bool(np.isfinite(self.exact[:, LOW : HIGH + 1]).any())
 
-    @property
+    @cached_property
     def guided(self) -> bool:
         """Whether the network is also asked without the condition."""
         return bool(np.any(self.exact[:, G] != 1.0))

@@ -14,12 +14,21 @@ from serving.families.request import Request
 from serving.families.result import Sampled, SampleKind
 from serving.families.rows import Loop, Program
 
+KEPT_PLANS = 256
+
 
 def sampling_plan(denoiser: Denoiser, sampler: str, steps: int, choices: Choices, eta: float = 0.0) -> Plan:
-    """Coefficients of a sampler over its own choice of levels."""
-    found = SAMPLERS[sampler]
-    levels = levels_of(denoiser.process, steps, found.spacing)
-    return plan_of(denoiser.process, found.lines_of(levels, eta, denoiser.learns_variance), choices)
+    """Coefficients of a sampler over its own choice of levels; plans that were asked for lately are kept."""
+    key = (sampler, steps, choices, eta)
+    plan = denoiser.plans.get(key)
+    if plan is None:
+        found = SAMPLERS[sampler]
+        levels = levels_of(denoiser.process, steps, found.spacing)
+        plan = plan_of(denoiser.process, found.lines_of(levels, eta, denoiser.learns_variance), choices)
+        if len(denoiser.plans) >= KEPT_PLANS:
+            denoiser.plans.clear()
+        denoiser.plans[key] = plan
+    return plan
 
 
 def plan_for(denoiser: Denoiser, request: Request) -> Plan:
