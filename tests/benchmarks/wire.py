@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 
@@ -30,7 +32,7 @@ def run() -> list[Figure]:
 
 def unary() -> Figure:
     """Latency at the client less the device seconds of the same call, in the middle."""
-    with serving(MODELS) as server, Client(server.target) as client:
+    with serving(MODELS, log=Path(os.devnull)) as server, Client(server.target) as client:
         image = client.sample("digits-vae", 1, seed=0).data
         extra = []
         for _ in range(CALLS):
@@ -44,7 +46,7 @@ def unary() -> Figure:
 
 def under_large_messages(engine: str) -> float:
     """Rows per second of one long sampling request while two clients send 3 MB, over when they do not."""
-    with serving(MODELS, flags=["--engine", engine]) as server:
+    with serving(MODELS, log=Path(os.devnull), flags=["--engine", engine]) as server:
         quiet = rate(server.target)
         stop = threading.Event()
         senders = [threading.Thread(target=send_large, args=(server.target, stop)) for _ in range(2)]
