@@ -58,7 +58,11 @@ def processor() -> str:
 
 
 def write(figures: list[Figure], page: Path, data: Path) -> None:
-    """The page as Markdown between its markers, and everything as JSON."""
+    """The page as Markdown and everything as JSON; benchmarks that did not run now keep their last figures."""
+    if data.exists():
+        ran = {figure.benchmark for figure in figures}
+        before = [Figure(**entry) for entry in json.loads(data.read_text())["figures"]]
+        figures = [figure for figure in before if figure.benchmark not in ran] + figures
     data.parent.mkdir(parents=True, exist_ok=True)
     data.write_text(
         json.dumps({"machine": machine(), "figures": [asdict(f) for f in figures]}, indent=1) + "\n"
