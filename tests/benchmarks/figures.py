@@ -58,7 +58,7 @@ def processor() -> str:
 
 
 def write(figures: list[Figure], page: Path, data: Path) -> None:
-    """The page as Markdown and everything as JSON; benchmarks that did not run now keep their last figures."""
+    """The page as Markdown, everything as JSON; benchmarks that did not run keep their last figures."""
     if data.exists():
         ran = {figure.benchmark for figure in figures}
         before = [Figure(**entry) for entry in json.loads(data.read_text())["figures"]]
