@@ -7,8 +7,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-import torch
-
 from export.package.schema import DataSpace, ModelSpec
 from serving.engine.batched_lane import BatchedLane
 from serving.engine.lane import Lane
@@ -153,8 +151,3 @@ def _lanes(
         elif isinstance(table, SlottedTable):
             by_table[name] = lanes[table.component] = SlottedLane(key, name, table, max_rows)
     return lanes, by_table
-
-
-def options_for(device: torch.device, threads: int, max_rows: int) -> RuntimeOptions:
-    """Runtime options of an engine."""
-    return RuntimeOptions(device=device, threads=threads, max_rows=max_rows)

@@ -14,7 +14,6 @@ import pytest
 from serving.engine.messages import Advanced, Finished, ModelKey, Options, Previewed, RowFinal
 from serving.errors import Cancelled, DeadlineExceeded, Internal, NotFound, ResourceExhausted, Unavailable
 from serving.families.result import Sampled, Scored
-from serving.families.rows import Loop, Slots
 from tests.serving.engine.toy import KEY, Fault, Toy, answer, sample, score, steps_of, toy
 
 WAIT_S = 20.0
@@ -292,26 +291,3 @@ def test_errors_cross_process_borders_whole() -> None:
         1.5,
         {"rows": "3"},
     )
-
-
-def test_a_loop_without_steps_is_answered_at_once(made: Toy) -> None:
-    request = sample(2, 0)
-    np.testing.assert_array_equal(made.engine.submit(KEY, request).result(WAIT_S).data, answer(request))  # type: ignore[union-attr]
-    assert nothing_left(made)
-
-
-def test_a_loop_that_its_table_does_not_take_fails_alone(made: Toy) -> None:
-    admit = made.lane._tables[0][1].admit
-
-    def refuse(slots: Slots, loop: Loop) -> None:
-        if loop.rows == 3:
-            raise RuntimeError("no room")
-        admit(slots, loop)
-
-    setattr(made.lane._tables[0][1], "admit", refuse)  # noqa: B010
-    tickets = [made.engine.submit(KEY, sample(rows, 30)) for rows in (2, 3, 4)]
-    with pytest.raises(Internal):
-        tickets[1].result(WAIT_S)
-    assert tickets[0].result(WAIT_S)
-    assert tickets[2].result(WAIT_S)
-    assert nothing_left(made)
