@@ -5,16 +5,18 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 MODELS := models
+PROMETHEUS := build/prometheus
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve test check format types lint protos bench bench-gpu calibrations models clean
+.PHONY: help setup demo serve test check format types lint protos bench bench-gpu check-gpu reliability soak sizing
+.PHONY: calibrations models clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 setup: $(STAMP)  ## create .venv and install the pinned dependencies
 
-$(STAMP): constraints.txt pyproject.toml client/pyproject.toml export/pyproject.toml
+$(STAMP): constraints.txt pyproject.toml client/pyproject.toml export/pyproject.toml $(wildcard kernels/cpu/*)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || python3 -m venv $(VENV)
 	$(BIN)/python -c 'import sys; assert sys.version_info >= (3, 11), "pxserve needs Python 3.11 or later"'
 	$(BIN)/python -m pip install -q --upgrade -c constraints.txt pip setuptools wheel
@@ -41,9 +43,13 @@ check: $(STAMP)  ## format, lint, types, import contracts, protos
 	$(BIN)/lint-imports
 	$(BIN)/buf lint protos
 
-test: $(STAMP) check $(MODELS)/.exported  ## all checks and tests
+$(PROMETHEUS)/promtool:
+	sh deploy/prometheus/fetch.sh $(PROMETHEUS) || echo "no Prometheus: the tests that need it are skipped"
+
+test: $(STAMP) check $(MODELS)/.exported $(PROMETHEUS)/promtool  ## all checks and tests
 	$(BIN)/python -m pytest -n 2 --dist loadgroup
-	$(BIN)/python -m pytest -m slow tests/client/test_client_installs.py
+	$(BIN)/python -m pytest -n 2 --dist loadgroup -m slow tests/client/test_client_installs.py tests/export/test_export_installs.py tests/kserve \
+		tests/e2e/test_latent_folders.py
 	TRITON_INTERPRET=1 $(BIN)/python -m pytest tests/kernels -m interpret -n 2
 
 protos: $(STAMP)  ## regenerate the stubs in client/
@@ -62,8 +68,20 @@ calibrations: $(STAMP)  ## after a change of the reference models: score their c
 bench: $(MODELS)/.exported  ## measure, and write docs/benchmarks.md
 	$(BIN)/python -m tests.benchmarks
 
+check-gpu:  ## on a machine with CUDA: kernels, graphs, the engine; in the environment that is active
+	python3 -m pytest tests/gpu -m gpu
+
 bench-gpu:  ## on a machine with CUDA, torch, triton and numpy
 	python3 -m tests.benchmarks.bench_gpu
+
+reliability: $(MODELS)/.exported  ## minutes of overload, faults, bad clients and fuzzing; write docs/reliability.md
+	$(BIN)/python -m pytest tests/reliability -m reliability
+
+soak: $(MODELS)/.exported  ## half an hour of everything at once; write docs/reliability.md
+	$(BIN)/python -m pytest tests/reliability -m soak
+
+sizing: $(MODELS)/.exported  ## what each reference model asks of one core; write it into docs/operations.md
+	$(BIN)/python -m tests.benchmarks.sizing
 
 format: $(STAMP)  ## rewrite the code in the house format
 	$(BIN)/ruff format .

@@ -1,4 +1,4 @@
-"""Philox 4x32-10 on CPU, by NumPy in chunks that stay in cache; :mod:`kernels.philox` says the layout."""
+"""Philox 4x32-10 on CPU: compiled, or in NumPy by chunks that stay in cache; see :mod:`kernels.philox`."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from kernels._compiled import LIBRARY
 from kernels._elementary import cos_sin, log
 
 ROUNDS: Final = 10
@@ -157,6 +158,8 @@ def words_reference(
     seed: torch.Tensor, row: torch.Tensor, line: torch.Tensor, stream: torch.Tensor, n: int
 ) -> torch.Tensor:
     """:func:`kernels.philox.philox_words` on CPU."""
+    if LIBRARY is not None:
+        return _compiled(LIBRARY.pxserve_words, (seed, row, line, stream), n, torch.int64)
     return _draw(Lines.of(seed, row, line, stream), line, n, lambda words: words.astype(np.int64))
 
 
@@ -164,6 +167,8 @@ def uniform_reference(
     seed: torch.Tensor, row: torch.Tensor, line: torch.Tensor, stream: torch.Tensor, n: int
 ) -> torch.Tensor:
     """:func:`kernels.philox.philox_uniform` on CPU."""
+    if LIBRARY is not None:
+        return _compiled(LIBRARY.pxserve_uniforms, (seed, row, line, stream), n, torch.float32)
     return _draw(Lines.of(seed, row, line, stream), line, n, uniform_from_words)
 
 
@@ -171,6 +176,8 @@ def normal_reference(
     seed: torch.Tensor, row: torch.Tensor, line: torch.Tensor, stream: torch.Tensor, n: int
 ) -> torch.Tensor:
     """:func:`kernels.philox.philox_normal` on CPU."""
+    if LIBRARY is not None:
+        return _compiled(LIBRARY.pxserve_normals, (seed, row, line, stream), n, torch.float32)
     return _draw(Lines.of(seed, row, line, stream), line, n, normal_from_words)
 
 
@@ -179,3 +186,14 @@ def _draw(lines: Lines, line: torch.Tensor, n: int, transform: Transform) -> tor
     for first, block in _blocks(lines, n):
         out[first : first + len(block)] = transform(block).reshape(len(block), -1)[:, :n]
     return torch.from_numpy(out.reshape(*line.shape, n))
+
+
+def _compiled(
+    function: Callable[..., None], lines: tuple[torch.Tensor, ...], n: int, dtype: torch.dtype
+) -> torch.Tensor:
+    seed, row, line, stream = (tensor.to(torch.int64).contiguous() for tensor in lines)
+    out = torch.empty((*line.shape, n), dtype=dtype)
+    steps = line.numel() // max(1, seed.numel())
+    addresses = (tensor.data_ptr() for tensor in (seed, row, line, stream))
+    function(*addresses, seed.numel(), steps, n, out.data_ptr())
+    return out

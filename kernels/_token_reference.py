@@ -65,11 +65,11 @@ def reference(
     row: torch.Tensor,
     position: torch.Tensor,
     particle: torch.Tensor | None = None,
+    log_mass: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """:func:`kernels.token_sampling.sample_tokens` on CPU."""
     values = np.ascontiguousarray(logits.detach().float().numpy())
-    heat = temperature.float().numpy()
-    particles = torch.zeros_like(seed) if particle is None else particle
+    heat, particles = temperature.float().numpy(), torch.zeros_like(seed) if particle is None else particle
     rows = _Rows(
         values,
         values.max(axis=1) if values.size else np.zeros(len(values), np.float32),
@@ -93,12 +93,16 @@ def reference(
         index = np.flatnonzero(chosen)
         if len(index):
             token[index], processed[index] = draw(rows.take(index))
-    return torch.from_numpy(token), torch.from_numpy(_raw(rows, token)), torch.from_numpy(processed)
+    raw = torch.from_numpy(_raw(rows, token, log_mass))
+    return torch.from_numpy(token), raw, torch.from_numpy(processed)
 
 
-def _raw(rows: _Rows, token: Integers) -> Floats:
+def _raw(rows: _Rows, token: Integers, log_mass: torch.Tensor | None) -> Floats:
     """log softmax of the logits as given, at ``token``."""
-    chosen = _pick(rows.logits, token)
+    chosen: Floats = _pick(rows.logits, token)
+    if log_mass is not None:
+        known: Floats = log_mass.float().numpy()
+        return chosen - known
     return chosen - rows.maximum - np.log(masses(rows.logits, rows.maximum, np.ones_like(rows.maximum)))
 
 

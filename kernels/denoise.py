@@ -4,10 +4,10 @@ Per row, with the coefficients of :class:`Coefficients`::
 
     m  = u + g (c - u)                             guidance (Ho and Salimans, 2022, eq. 6, g = 1 + w)
     x0 = clip(p x + q m, lo, hi)                   epsilon, x0, v, score or flow prediction to x0
-    x' = a x + b x0 + c1 h1 + c2 h2 + c3 h3 + d z  any affine single- or multistep sampler
+    x' = a x + e m + b x0 + c1 h1 + c2 h2 + c3 h3 + d z  any affine single- or multistep sampler
     x' = P known + Q z2, where observed            inpainting by replacement (Lugmayr et al., 2022, eq. 8)
 
-Noise comes as tensors (a CPU loop draws several steps ahead) or is drawn here: ``z`` from stream 1 and
+Noise comes as tensors or is drawn here: ``z`` from stream 1 and
 ``z2`` from stream 2 of :mod:`kernels.philox`. A coefficient that is exactly zero switches its operand off
 for that row, which then may hold anything: history where c_j = 0, noise where d = 0, known and observed
 where P = Q = 0, z2 where Q = 0. Entries of known that are not observed may hold anything too.
@@ -21,7 +21,7 @@ bit. Measured: not yet on a GPU.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
 
 class Coefficients(NamedTuple):
-    """One row of the coefficient table: the columns of ``coefficients`` [rows, 13] float32, in this order.
+    """One row of the coefficient table: the columns of ``coefficients`` [rows, 14] float32, in this order.
 
     The defaults are neutral: they return the clipped x0 that the network itself predicts.
     """
@@ -60,6 +60,7 @@ class Coefficients(NamedTuple):
     d: float = 0.0
     known: float = 0.0  # P
     renoise: float = 0.0  # Q
+    e: float = 0.0  # of the prediction itself, beside the x0 that it was clipped to
 
 
 COLUMNS = len(Coefficients._fields)
@@ -69,7 +70,7 @@ SCHEMA = (
     "denoise_step(Tensor x, Tensor model_output, Tensor coefficients, Tensor? unconditional_row=None, "
     "Tensor? history=None, Tensor? noise=None, Tensor? known=None, Tensor? observed=None, "
     "Tensor? renoise=None, Tensor? seed=None, Tensor? row=None, Tensor? line=None, "
-    "Tensor? particle=None) -> (Tensor, Tensor)"
+    "Tensor? particle=None, bool direct=True) -> (Tensor, Tensor)"
 )
 
 
@@ -88,20 +89,22 @@ def denoise_step(
     row: torch.Tensor | None = None,
     line: torch.Tensor | None = None,
     particle: torch.Tensor | None = None,
+    direct: bool = True,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return (x', x0), both new float32 tensors of the shape of ``x``.
 
     ``x`` is float32 [rows, ...]. ``model_output`` is [network rows, ...], float32, float16 or bfloat16,
     the first ``rows`` of which are the (conditional) predictions c; ``unconditional_row`` int64 [rows] says
     which of its rows holds u: a row's own index where it has no guidance (then m = c, exactly).
-    ``coefficients`` is float32 [rows, 13]. ``history`` is float32 [rows, 1..3, ...]. ``known`` is float32 and
+    ``coefficients`` is float32 [rows, 14]. ``history`` is float32 [rows, 1..3, ...]. ``known`` is float32 and
     ``observed`` bool (true = given), both of the shape of ``x``. ``noise`` and ``renoise`` are float32 of the
     shape of ``x``; where one is None and ``seed`` is given, it is drawn from ``seed``, ``row``, ``line`` and
-    ``particle`` (int64 [rows]; particle 0 when None); else it counts as zero.
+    ``particle`` (int64 [rows]; particle 0 when None); else it counts as zero. ``direct`` false promises that
+    every e is zero, and saves registers.
     """
     return _operator(  # type: ignore[no-any-return]
         x, model_output, coefficients, unconditional_row, history, noise, known, observed, renoise,
-        seed, row, line, particle,
+        seed, row, line, particle, direct,
     )  # fmt: skip
 
 
@@ -121,19 +124,22 @@ class Operands(NamedTuple):
     row: torch.Tensor | None = None
     line: torch.Tensor | None = None
     particle: torch.Tensor | None = None
+    direct: bool = True
 
 
-def reference(*operands: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def reference(*operands: Any) -> tuple[torch.Tensor, torch.Tensor]:
     """The operator in torch; every operation is one IEEE operation per element, so rows never meet."""
     given = Operands(*operands)
     rows, n = len(given.x), given.x[:1].numel()
-    columns = given.coefficients.unsqueeze(2).unbind(1)  # 13 of [rows, 1]
+    columns = given.coefficients.unsqueeze(2).unbind(1)  # 14 of [rows, 1]
     table = dict(zip(Coefficients._fields, columns, strict=True))
     state = given.x.reshape(rows, n)
-    x0 = table["p"] * state + table["q"] * _guided(given, table["g"])
+    m = _guided(given, table["g"])
+    x0 = table["p"] * state + table["q"] * m
     x0 = torch.minimum(torch.maximum(x0, table["lo"]), table["hi"])
     # + 0.0 turns -0 into +0: an operand switched off and one never passed then give the same bits.
-    following = table["a"] * state + table["b"] * x0 + 0.0
+    moved = table["e"] * m + table["a"] * state if given.direct else table["a"] * state
+    following = moved + table["b"] * x0 + 0.0
     if given.history is not None:
         slots = given.history.reshape(rows, given.history.shape[1], n).unbind(1)
         for slot, scale in zip(slots, (table["c1"], table["c2"], table["c3"]), strict=False):
@@ -204,6 +210,7 @@ def _denoise_kernel(
     n: tl.tensor,
     output_stride: tl.tensor,
     HISTORY: tl.constexpr,
+    DIRECT: tl.constexpr,
     BLOCK: tl.constexpr,
 ) -> None:
     r = tl.program_id(0).to(tl.int64)
@@ -213,7 +220,7 @@ def _denoise_kernel(
     within = lane * quarter + counter
     mask = (counter < quarter) & (within < n)
     element = r * n + within
-    table = table_ptr + r * 13
+    table = table_ptr + r * 14
 
     state = tl.load(x_ptr + element, mask=mask, other=0.0)
     m = tl.load(output_ptr + r * output_stride + within, mask=mask, other=0.0).to(tl.float32)
@@ -221,10 +228,13 @@ def _denoise_kernel(
         u_row = output_ptr + tl.load(unconditional_ptr + r) * output_stride
         u = tl.load(u_row + within, mask=mask, other=0.0).to(tl.float32)
         m = u + tl.load(table) * (m - u)
+    following = tl.load(table + 5) * state
+    if DIRECT:
+        following = tl.load(table + 13) * m + following
     x0 = tl.load(table + 1) * state + tl.load(table + 2) * m
     lo, hi = tl.load(table + 3), tl.load(table + 4)
     x0 = tl.where(x0 < lo, lo, tl.where(x0 > hi, hi, x0))  # NaN stays NaN
-    following = tl.load(table + 5) * state + tl.load(table + 6) * x0 + 0.0
+    following = following + tl.load(table + 6) * x0 + 0.0
     for slot in tl.static_range(HISTORY):
         scale = tl.load(table + 7 + slot)
         past = history_ptr + (r * HISTORY + slot) * n + within
@@ -261,7 +271,7 @@ def configuration(n: int) -> Configuration:
     return Configuration(512, 4) if n >= 2048 else Configuration(128, 2)
 
 
-def launch(*operands: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def launch(*operands: Any) -> tuple[torch.Tensor, torch.Tensor]:
     """The operator in Triton; one launch."""
     given = Operands(*operands)
     following, x0 = _fake(given.x)
@@ -271,20 +281,20 @@ def launch(*operands: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     output = given.model_output
     output = output if output[0].is_contiguous() else output.contiguous()
     block, warps = configuration(n)
-    table, guided, *dense = (None if t is None else t.contiguous() for t in (given.coefficients, *given[3:]))
+    table, guided, *dense = (
+        None if t is None else t.contiguous() for t in (given.coefficients, *given[3:-1])
+    )
     _denoise_kernel[(rows, -(-counters_per_row(n) // block))](
         given.x.contiguous(), output, table, guided, *dense, following, x0, n, output.stride(0),
-        HISTORY=0 if given.history is None else given.history.shape[1],
+        HISTORY=0 if given.history is None else given.history.shape[1], DIRECT=given.direct,
         BLOCK=block, num_warps=warps, enable_fp_fusion=False,
     )  # fmt: skip
     return following, x0
 
 
 def _fake(x: torch.Tensor, *operands: object, **options: object) -> tuple[torch.Tensor, torch.Tensor]:
-    return (
-        torch.empty_like(x, memory_format=torch.contiguous_format),
-        torch.empty_like(x, memory_format=torch.contiguous_format),
-    )
+    following = torch.empty_like(x, memory_format=torch.contiguous_format)
+    return following, torch.empty_like(following)
 
 
 _operator = register(SCHEMA, reference, launch, _fake)

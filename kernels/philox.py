@@ -8,7 +8,7 @@ rounded up to 8 counters; element e is word e // Q of counter e % Q. Uniforms ar
 and 1, words (2, 3) as lanes 2 and 3. Words, uniforms and normals are bit for bit the same on every device.
 
 Bytes: 4 per draw, written. Floor for 32 x 3 x 256 x 256: 25 MB, 5.9 us at 4.3 TB/s. Measured: not yet on a
-GPU; on one CPU core (AVX-512 server, shared) 10-12 ns per uniform and 16-20 ns per normal.
+GPU; on one shared CPU core (AVX2) 2.4 ns per uniform and 3.8 ns per normal compiled, 50 and 57 ns in NumPy.
 """
 
 from __future__ import annotations

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 SCHEMA = (
     "sample_tokens(Tensor logits, Tensor temperature, Tensor top_k, Tensor top_p, Tensor min_p, Tensor seed, "
-    "Tensor row, Tensor position, Tensor? particle=None) -> (Tensor, Tensor, Tensor)"
+    "Tensor row, Tensor position, Tensor? particle=None, Tensor? log_mass=None) -> (Tensor, Tensor, Tensor)"
 )
 
 
@@ -43,6 +43,7 @@ def sample_tokens(
     row: torch.Tensor,
     position: torch.Tensor,
     particle: torch.Tensor | None = None,
+    log_mass: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Return (token int64, raw log-probability float32, processed log-probability float32), each [rows].
 
@@ -51,10 +52,11 @@ def sample_tokens(
     ``top_p`` float32, 1 for none; ``min_p`` float32, 0 for none; ``seed``, ``row`` (first_row + i),
     ``position`` and ``particle`` int64 (particle 0 when None). The raw log-probability is that of the
     softmax of the logits as given; the processed one is that of the distribution that was drawn from (0 at
-    temperature 0). A row with NaN returns some valid index and NaN.
+    temperature 0). ``log_mass`` float32 [rows], ln sum exp of the logits where the caller has it, saves
+    a pass on CPU. A row with NaN returns some valid index and NaN.
     """
     return _operator(  # type: ignore[no-any-return]
-        logits, temperature, top_k, top_p, min_p, seed, row, position, particle
+        logits, temperature, top_k, top_p, min_p, seed, row, position, particle, log_mass
     )
 
 
@@ -221,8 +223,9 @@ def launch(
     row: torch.Tensor,
     position: torch.Tensor,
     particle: torch.Tensor | None = None,
+    log_mass: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """The operator in Triton; one launch."""
+    """The operator in Triton; one launch, in which the mass falls off anyway."""
     results = _fake(logits)
     rows, size = logits.shape
     if rows == 0:

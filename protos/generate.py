@@ -1,8 +1,9 @@
-"""Writes the Python stubs of ``protos/pxserve/v1``: ``python protos/generate.py [--to FOLDER] [--land]``.
+"""Writes the Python stubs of the protos: ``python protos/generate.py [--land]``.
 
-Modules are ``pxserve.v1.*_pb2`` with type stubs, services also ``*_pb2_grpc``; without a folder they replace
-the committed ones in ``client/``. ``--land`` also moves the committed descriptor, which stands for what
-callers were promised; it is refused where a promise would break.
+Those of ``pxserve/v1`` go to ``client/`` (``*_pb2`` with type stubs, services also ``*_pb2_grpc``), the
+messages of ``inference`` to ``serving/api``: the server speaks that protocol; its clients have stubs of their
+own, and could not load these beside them. ``--land`` also moves the committed descriptor, which stands for
+what callers were promised; it is refused where a promise would break.
 """
 
 from __future__ import annotations
@@ -17,16 +18,23 @@ from grpc_tools import protoc
 
 PROTOS = Path(__file__).resolve().parent
 STUBS = PROTOS.parent / "client"
+INFERENCE_STUBS = PROTOS.parent / "serving" / "api"
 DESCRIPTOR = PROTOS / "descriptor.binpb"
 TOOLS = Path(sys.executable).parent
 
 
 def generate(target: Path) -> None:
-    """Write the stubs of every proto into ``target``; raises RuntimeError where protoc refuses them."""
+    """Write the stubs of pxserve.v1 into ``target``; raises RuntimeError where protoc refuses them."""
     sources = [str(path.relative_to(PROTOS)) for path in sorted(PROTOS.glob("pxserve/v1/*.proto"))]
     services = [source for source in sources if source.endswith("_service.proto")]
     _protoc(target, sources, ["python", "mypy"])
     _protoc(target, services, ["grpc_python", "mypy_grpc"])
+
+
+def generate_inference(target: Path) -> None:
+    """Write the messages of the Open Inference Protocol into ``target``."""
+    sources = [str(path.relative_to(PROTOS)) for path in sorted(PROTOS.glob("inference/*.proto"))]
+    _protoc(target, sources, ["python", "mypy"])
 
 
 def _protoc(target: Path, sources: list[str], outputs: list[str]) -> None:
@@ -59,12 +67,12 @@ def land() -> None:
 def main() -> None:
     """Entry of ``python protos/generate.py``."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--to", type=Path, default=STUBS, help="where the folder pxserve/v1 goes")
     parser.add_argument("--land", action="store_true", help="also move the committed descriptor")
     arguments = parser.parse_args()
-    for stale in arguments.to.glob("pxserve/v1/*_pb2*"):
+    for stale in (*STUBS.glob("pxserve/v1/*_pb2*"), *INFERENCE_STUBS.glob("inference/*_pb2*")):
         stale.unlink()
-    generate(arguments.to)
+    generate(STUBS)
+    generate_inference(INFERENCE_STUBS)
     if arguments.land:
         land()
 

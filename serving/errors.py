@@ -7,6 +7,9 @@ ServingError
 ├── ResourceExhausted   QUEUE_FULL or QUOTA; says when to come back
 ├── DeadlineExceeded    DEADLINE_INFEASIBLE at admission, or DEADLINE_MISSED
 ├── Unavailable         DRAINING or DEVICE_LOST
+├── Unauthenticated     no bearer token, or one that is not known
+├── PermissionDenied    a token without the scope, or below the priority, that the call asks for
+├── Unimplemented       an administrator's call at an address that does not take it
 ├── Cancelled           the client left
 └── Internal            ours; carries an error id that the log has too
 """
@@ -115,6 +118,24 @@ class Unavailable(ServingError):
     """DRAINING or DEVICE_LOST; another replica may serve it."""
 
     code, reason = Code.UNAVAILABLE, "DRAINING"
+
+
+class Unauthenticated(ServingError):
+    """No bearer token, a malformed one, or one that this server does not know."""
+
+    code, reason = Code.UNAUTHENTICATED, "UNAUTHENTICATED"
+
+
+class PermissionDenied(ServingError):
+    """The token is known, but may not do this."""
+
+    code, reason = Code.PERMISSION_DENIED, "PERMISSION_DENIED"
+
+
+class Unimplemented(ServingError):
+    """The method exists, but not at this address."""
+
+    code, reason = Code.UNIMPLEMENTED, "ADMIN_ELSEWHERE"
 
 
 class Cancelled(ServingError):

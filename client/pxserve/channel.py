@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import random
 import time
@@ -13,13 +14,17 @@ import grpc
 
 from pxserve.errors import REQUEST_ID, FailedCall, PxserveError, from_call
 from pxserve.script import Call, Delivery
+from pxserve.tracing import trace_metadata
 
 Tls = bool | str | Path | grpc.ChannelCredentials | None
 MAX_ATTEMPTS = 4
+PRIORITY = "x-priority"
 
 # All calls may be repeated: they change nothing, or (LoadModel, UnloadModel) nothing more the second time.
 # A stream is repeated only before its first message.
+# Round robin: where the target's name has several addresses (a headless Service), all of them get work.
 _SERVICE_CONFIG = {
+    "loadBalancingConfig": [{"round_robin": {}}],
     "methodConfig": [
         {
             "name": [{"service": "pxserve.v1.GenerativeService"}, {"service": "pxserve.v1.ModelService"}],
@@ -51,13 +56,23 @@ class Endpoint:
     """Target and credentials; ``timeout_s`` applies where a call sets none.
 
     ``tls``: True for the system's roots, a path to a PEM file of roots, or credentials; ``token`` goes
-    with every call as ``authorization: Bearer``, which only TLS keeps secret.
+    with every call as ``authorization: Bearer``. Without TLS it would travel readable, so beyond this machine
+    that takes ``allow_plaintext_token`` (ValueError otherwise): for networks that encrypt by themselves.
     """
 
     target: str
     tls: Tls = None
     token: str | None = field(default=None, repr=False)
     timeout_s: float | None = None
+    allow_plaintext_token: bool = False
+
+    def __post_init__(self) -> None:
+        guarded = bool(self.tls) or self.allow_plaintext_token or is_local(self.target)
+        if self.token and not guarded:
+            raise ConnectionSettingError(
+                f"a token for {self.target} would travel unencrypted: use TLS, or allow_plaintext_token "
+                "where the network encrypts"
+            )
 
     @property
     def credentials(self) -> grpc.ChannelCredentials | None:
@@ -72,13 +87,34 @@ class Endpoint:
 
     def metadata(self, delivery: Delivery) -> tuple[tuple[str, str], ...]:
         """Of one call."""
-        entries = {"authorization": self.token and f"Bearer {self.token}", REQUEST_ID: delivery.request_id}
-        return tuple((name, value) for name, value in entries.items() if value)
+        entries = {
+            "authorization": self.token and f"Bearer {self.token}",
+            REQUEST_ID: delivery.request_id,
+            PRIORITY: delivery.priority and str(delivery.priority),
+        }
+        given = tuple((name, value) for name, value in entries.items() if value)
+        return given + trace_metadata()
 
     def clock(self, delivery: Delivery) -> Clock:
         """Starts now."""
         timeout_s = self.timeout_s if delivery.timeout_s is None else delivery.timeout_s
         return Clock(None if timeout_s is None else time.monotonic() + timeout_s)
+
+
+class ConnectionSettingError(ValueError):
+    """Settings of a connection that do not fit together."""
+
+
+def is_local(target: str) -> bool:
+    """Whether a gRPC target is on this machine: a loopback address, localhost, or a Unix socket."""
+    if target.startswith(("unix:", "unix-abstract:")):
+        return True
+    address = target.removeprefix("dns:").removeprefix("ipv4:").removeprefix("ipv6:").rpartition("/")[2]
+    host = address.rpartition(":")[0] if address.count(":") == 1 or "]" in address else address
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 @dataclass

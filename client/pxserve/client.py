@@ -23,9 +23,15 @@ class Client:
     """
 
     def __init__(
-        self, target: str, *, tls: Tls = None, token: str | None = None, timeout_s: float | None = None
+        self,
+        target: str,
+        *,
+        tls: Tls = None,
+        token: str | None = None,
+        timeout_s: float | None = None,
+        allow_plaintext_token: bool = False,
     ) -> None:
-        self._endpoint = Endpoint(target, tls, token, timeout_s)
+        self._endpoint = Endpoint(target, tls, token, timeout_s, allow_plaintext_token)
         self._replies = Replies()
         credentials = self._endpoint.credentials
         self._channel = (

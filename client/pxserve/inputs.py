@@ -22,8 +22,11 @@ SMALL_BYTES = 1 << 20  # no server refuses messages as small as this
 
 def delivery(options: Options) -> Delivery:
     """How to send a call with these options."""
-    timeout_s, request_id = options.get("timeout_s"), options.get("request_id")
-    return Delivery(cast(float | None, timeout_s), cast(str | None, request_id))
+    return Delivery(
+        cast(float | None, options.get("timeout_s")),
+        cast(str | None, options.get("request_id")),
+        cast(int | None, options.get("priority")),
+    )
 
 
 def described(model: str, options: Options) -> Script[model_pb2.Model]:

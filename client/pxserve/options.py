@@ -11,11 +11,15 @@ from numpy.typing import ArrayLike
 
 
 class CallOptions(TypedDict, total=False):
-    """Of every call: ``timeout_s`` becomes the deadline, ``request_id`` the metadata entry x-request-id."""
+    """Of every call: ``timeout_s`` becomes the deadline, ``request_id`` the metadata entry x-request-id.
+
+    ``priority``: requests with a higher one go first, as far as the token allows; 0 where it is absent.
+    """
 
     version: int | None
     request_id: str | None
     timeout_s: float | None
+    priority: int | None
 
 
 class DrawOptions(CallOptions, total=False):

@@ -39,10 +39,14 @@ class Rpc(Generic[Reply]):
 
 @dataclass(frozen=True)
 class Delivery:
-    """How to send: ``timeout_s`` becomes the deadline of the whole script, ``request_id`` x-request-id."""
+    """How to send: ``timeout_s`` becomes the deadline of the whole script.
+
+    ``request_id`` and ``priority`` become the metadata entries x-request-id and x-priority.
+    """
 
     timeout_s: float | None = None
     request_id: str | None = None
+    priority: int | None = None
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from pxserve import Client, PxserveError
 
-START_TIMEOUT_S = 60.0
+START_TIMEOUT_S = 180.0
 STOP_TIMEOUT_S = 40.0
 
 

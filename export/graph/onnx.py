@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 import io
 import logging
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import onnx
@@ -16,6 +18,7 @@ from torch import Tensor, nn
 
 OPSET = 20
 PRODUCER = "pxserve-export"
+LARGE_BYTES = 1 << 30
 
 
 @dataclass(frozen=True)
@@ -35,16 +38,28 @@ class Signature:
         return self.dynamic.get(name, {0: "rows"})
 
 
-def export_onnx(module: nn.Module, signature: Signature, *, optimize: bool = True) -> onnx.ModelProto:
-    """Write ``module`` as a graph; raises torch.onnx.errors.OnnxExporterError where it cannot."""
+def export_onnx(
+    module: nn.Module, signature: Signature, *, optimize: bool = True, beside: Path | None = None
+) -> onnx.ModelProto:
+    """Write ``module`` as a graph; raises torch.onnx.errors.OnnxExporterError where it cannot.
+
+    ``beside``: the file that the graph will be; weights of more than ``LARGE_BYTES`` are written next to it,
+    and the graph only names them (a protobuf message holds 2 GiB). OSError passes through.
+    """
     inputs = tuple(signature.inputs.values())
-    shapes = dynamic_shapes(signature)
+    shapes: Any = dynamic_shapes(signature)
+    if any(p.kind is p.VAR_POSITIONAL for p in inspect.signature(module.forward).parameters.values()):
+        shapes = (shapes,)  # forward(self, *arguments) has one parameter
     program = torch.export.export(module.eval(), inputs, dynamic_shapes=shapes, strict=False)
-    return export_program(program, signature, optimize=optimize)
+    return export_program(program, signature, optimize=optimize, beside=beside)
 
 
 def export_program(
-    program: torch.export.ExportedProgram, signature: Signature, *, optimize: bool = True
+    program: torch.export.ExportedProgram,
+    signature: Signature,
+    *,
+    optimize: bool = True,
+    beside: Path | None = None,
 ) -> onnx.ModelProto:
     """Write an exported program as a graph whose input and output names are the signature's."""
     with _quiet():
@@ -58,9 +73,19 @@ def export_program(
             verbose=False,
         )
     assert written is not None
+    if beside is not None and _weight_bytes(program) > LARGE_BYTES:
+        written.save(beside, external_data=True)
+        large = onnx.load(beside, load_external_data=False)
+        _name_axes(large, signature)
+        onnx.checker.check_model(str(beside), full_check=False)
+        return finish(large, check=False)
     model = written.model_proto
     _name_axes(model, signature)
     return finish(model)
+
+
+def _weight_bytes(program: torch.export.ExportedProgram) -> int:
+    return sum(value.numel() * value.element_size() for value in program.state_dict.values())
 
 
 def _name_axes(model: onnx.ModelProto, signature: Signature) -> None:
@@ -72,15 +97,19 @@ def _name_axes(model: onnx.ModelProto, signature: Signature) -> None:
     for value in (*model.graph.input, *model.graph.output):
         for dim in value.type.tensor_type.shape.dim:
             if dim.dim_param:
-                dim.dim_param = names[dim.dim_param]
+                dim.dim_param = names.get(dim.dim_param, dim.dim_param)
 
 
-def finish(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Remove every trace of the machine from a graph, name its producer, and check it."""
+def finish(model: onnx.ModelProto, *, check: bool = True) -> onnx.ModelProto:
+    """Remove every trace of the machine from a graph, name its producer, and check it.
+
+    A graph whose weights lie beside it can only be checked as a file.
+    """
     strip(model)
     model.producer_name = PRODUCER
     model.producer_version = ""
-    onnx.checker.check_model(model, full_check=False)
+    if check:
+        onnx.checker.check_model(model, full_check=False)
     return model
 
 

@@ -15,7 +15,14 @@ _EPOCH = (1980, 1, 1, 0, 0, 0)  # of every entry: the same script writes the sam
 
 
 class DeviceLiteralError(ValueError):
-    """The trace names a device, so it would run on no other."""
+    """The trace names ``devices``, so it would run on no other."""
+
+    def __init__(self, devices: list[str]) -> None:
+        super().__init__(
+            f"the trace holds device literals ({', '.join(devices)}): make tensors with x.new_zeros or "
+            "torch.zeros_like, or trace once per device"
+        )
+        self.devices = devices
 
 
 def export_torchscript(module: nn.Module, inputs: Mapping[str, Tensor], *, any_device: bool = True) -> bytes:
@@ -28,10 +35,7 @@ def export_torchscript(module: nn.Module, inputs: Mapping[str, Tensor], *, any_d
         traced = torch.jit.trace(module.eval(), tuple(inputs.values()), check_trace=False)  # type: ignore[no-untyped-call]
         literals = sorted(set(device_literals(traced)))
         if any_device and literals:
-            raise DeviceLiteralError(
-                f"the trace holds device literals ({', '.join(literals)}): make tensors with "
-                "x.new_zeros or device=x.device kept symbolic, or trace once per device"
-            )
+            raise DeviceLiteralError(literals)
         buffer = io.BytesIO()
         torch.jit.save(traced, buffer)
     return _without_locations(buffer.getvalue())

@@ -89,7 +89,42 @@ def _several(outputs: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
 
 
 def _decompositions() -> dict[Any, Callable[..., Any]]:
-    return {**core_aten_decompositions(), torch.ops.aten.convolution_backward.default: _convolution_backward}
+    return {
+        **core_aten_decompositions(),
+        torch.ops.aten.convolution_backward.default: _convolution_backward,
+        torch.ops.aten.avg_pool2d_backward.default: _avg_pool2d_backward,
+    }
+
+
+def _avg_pool2d_backward(
+    grad: Tensor,
+    x: Tensor,
+    kernel: list[int],
+    stride: list[int],
+    padding: list[int],
+    ceil_mode: bool,
+    count_include_pad: bool,
+    divisor: int | None,
+) -> Tensor:
+    """A mean over windows is a convolution of each channel with equal weights; this is its transpose."""
+    assert not ceil_mode, "average pooling with ceil_mode, whose product is not written here"
+    assert count_include_pad or not any(padding), "average pooling that leaves out its padding"
+    channels, weight = x.shape[1], 1.0 / (divisor or kernel[0] * kernel[1])
+    weights = x.new_full((channels, 1, *kernel), weight)
+    back, _, _ = _convolution_backward(
+        grad,
+        x,
+        weights,
+        None,
+        stride or kernel,
+        padding,
+        [1, 1],
+        False,
+        [0, 0],
+        channels,
+        [True, False, False],
+    )
+    return back
 
 
 def _convolution_backward(  # noqa: PLR0913
@@ -107,16 +142,20 @@ def _convolution_backward(  # noqa: PLR0913
 ) -> tuple[Tensor, None, None]:
     """The gradient of the input alone: the convolution's transpose, padded to the input's size.
 
-    Parameters are frozen, so the other gradients are never asked for.
+    Parameters are frozen, so the other gradients are never asked for. The transpose of a transposed
+    convolution is the plain convolution with the same weights (Dumoulin and Visin 2016, section 4).
     """
     assert output_mask[1:] == [False, False]
-    assert not transposed, "the network holds a transposed convolution, whose product is not written here"
+    convolution = torch.ops.aten.convolution.default
+    zeros = [0] * len(stride)
+    if transposed:
+        back = convolution(grad, weight, None, stride, padding, dilation, False, zeros, groups)
+        return back, None, None
     missing = [
         x.shape[axis + 2]
         - ((grad.shape[axis + 2] - 1) * stride[axis] - 2 * padding[axis])
         - (dilation[axis] * (weight.shape[axis + 2] - 1) + 1)
         for axis in range(len(stride))
     ]
-    transpose = torch.ops.aten.convolution.default
-    back = transpose(grad, weight, None, stride, padding, dilation, True, missing, groups)
+    back = convolution(grad, weight, None, stride, padding, dilation, True, missing, groups)
     return back, None, None

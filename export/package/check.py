@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 
 from export.package.errors import PackageError, Reason
 from export.package.graphs import GraphTensor, read_graph, unreadable
+from export.package.operators import register_operators
 from export.package.paths import MODEL_FILE, resolve
 from export.package.ports import mismatch
 from export.package.read import Package
@@ -25,16 +26,23 @@ def check_graphs(package: Package, *, allow_torchscript: bool = False) -> None:
     GRAPH_MISMATCH, WRONG_SHAPE, PATH_ESCAPES, MISSING_FILE, UNLISTED_FILE (of external weights).
     """
     check_torchscript(package, allow=allow_torchscript)
-    for name, component in package.spec.components.items():
+    for name, component in _graphs(package):
         if component.format == "onnx":
             _check_onnx(package, name, component)
         else:
             _check_torchscript_graph(package, name, component)
 
 
+def _graphs(package: Package) -> Iterator[tuple[str, Component]]:
+    """Every graph of every component, variants too."""
+    for name, component in package.spec.components.items():
+        for graph in component.graphs:
+            yield name, graph
+
+
 def check_torchscript(package: Package, *, allow: bool) -> None:
     """TorchScript is code: it needs ``allow``, or a file of the bundled zoo (TORCHSCRIPT_NOT_ALLOWED)."""
-    for name, component in package.spec.components.items():
+    for name, component in _graphs(package):
         if component.format == "onnx" or allow or package.spec.files[component.file] in trusted_digests():
             continue
         raise PackageError(
@@ -131,6 +139,7 @@ def _torchscript_counts(path: Path) -> tuple[int, int | None]:
     """Inputs and outputs of a module's ``forward``; None where the outputs are not a tensor or tuple."""
     import torch
 
+    register_operators()
     try:
         module = torch.jit.load(str(path), map_location="cpu")  # type: ignore[no-untyped-call]
     except (RuntimeError, ValueError) as error:

@@ -63,10 +63,20 @@ def _check_levels(where: Path | str, spec: ModelSpec) -> None:
         )
 
 
+def _divides(few: tuple[int, ...], many: tuple[int, ...]) -> bool:
+    return len(few) == len(many) and all(large % small == 0 for small, large in zip(few, many, strict=True))
+
+
 def _levels_problem(spec: ModelSpec) -> str:
     levels = spec.data.levels
     if spec.autoregressive is not None and (levels < 2 or spec.autoregressive.vocabulary < levels):
         return f"autoregressive.vocabulary is {spec.autoregressive.vocabulary}, data.levels {levels}"
+    order = spec.autoregressive.order if spec.autoregressive is not None else None
+    if order is not None and (spec.data.variable or len(order) != spec.data.elements):
+        return f"autoregressive.order has {len(order)} places, but a row has {spec.data.elements} symbols"
+    latents = spec.diffusion.latent_shape if spec.diffusion is not None else None
+    if latents is not None and not _divides(latents[1:], spec.data.shape[1:]):
+        return f"diffusion.latent_shape {list(latents)} does not divide data.shape {list(spec.data.shape)}"
     kind = spec.vae.observation.kind if spec.vae is not None else "gaussian"
     if (kind == "bernoulli" and levels != 2) or (kind != "gaussian" and levels < 2):
         return f"vae.observation.kind {kind} is a probability over levels, but data.levels is {levels}"

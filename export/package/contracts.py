@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
-from export.package.ports import Contract, Port
+from export.package.ports import Contract, Kind, Port
 from export.package.schema import Condition, ModelSpec, Observation
 
 VJP = "_vjp"
@@ -66,27 +66,41 @@ def _autoregressive(spec: ModelSpec) -> tuple[Contract, ...]:
     length = None if spec.data.variable else spec.data.elements
     tokens = Port("tokens", "int64", (length,))
     logits = Port("logits", "real", (length, section.vocabulary))
-    scorer = Contract("scorer", (tokens, *_conditions(spec)), (logits,))
-    return (scorer,) if section.cache is None else (scorer, _cached_decoder(spec))
+    selective = scores_itself(spec)
+    scorer = Contract("scorer", (tokens, *_conditions(spec)), (logits,), required=not selective)
+    return (scorer,) if section.cache is None else (scorer, _cached_decoder(spec, selective))
 
 
-def _cached_decoder(spec: ModelSpec) -> Contract:
+def scores_itself(spec: ModelSpec) -> bool:
+    """Whether the decoder gives predictions where they are wanted, so that it needs no scorer beside it."""
+    decoder = spec.components.get("decoder")
+    ours = spec.autoregressive is not None and spec.autoregressive.cache is not None
+    return ours and decoder is not None and any(tensor.name == "wanted" for tensor in decoder.inputs)
+
+
+def _cached_decoder(spec: ModelSpec, selective: bool) -> Contract:
     assert spec.autoregressive is not None
     assert spec.autoregressive.cache is not None
-    cache = spec.autoregressive.cache
+    cache, size = spec.autoregressive.cache, spec.autoregressive.vocabulary
     layers = [f"{part}_{layer}" for layer in range(cache.layers) for part in ("key", "value")]
-    shape = (cache.kv_heads, cache.max_length, cache.head_dim)
+    shape = (cache.kv_heads, None if selective else cache.max_length, cache.head_dim)
     inputs = (
         Port("tokens", "int64", (None,)),
         Port("seqlens_k", "int32"),
         Port("total_sequence_length", "int32", scalar=True),
+        *((_prediction("wanted", "int64"), _prediction("targets", "int64")) if selective else ()),
     )
-    logits = Port("logits", "real", (None, spec.autoregressive.vocabulary))
+    logits = _prediction("logits", "real", (size,)) if selective else Port("logits", "real", (None, size))
+    log_prob = (_prediction("log_prob", "real"),) if selective else ()
     return Contract(
         "decoder",
         (*inputs, *(Port(f"past_{layer}", "real", shape) for layer in layers)),
-        (logits, *(Port(f"present_{layer}", "real", shape) for layer in layers)),
+        (logits, *log_prob, *(Port(f"present_{layer}", "real", shape) for layer in layers)),
     )
+
+
+def _prediction(name: str, kind: Kind, shape: tuple[int | None, ...] = ()) -> Port:
+    return Port(name, kind, shape, first="predictions")
 
 
 def _autoencoder(spec: ModelSpec) -> tuple[Contract, ...]:
@@ -134,11 +148,23 @@ def _gan(spec: ModelSpec) -> tuple[Contract, ...]:
 
 def _diffusion(spec: ModelSpec) -> tuple[Contract, ...]:
     assert spec.diffusion is not None
-    channels, *rest = spec.data.shape
+    latents = spec.diffusion.latent_shape
+    channels, *rest = shape = latents or spec.data.shape
     learned = spec.diffusion.variance == "learned_range"
     prediction = Port("prediction", "real", (channels * 2 if learned else channels, *rest))
-    inputs = (_data("x", spec), Port("t", "number"), *_conditions(spec, optional=False))
-    return (Contract("denoiser", inputs, (prediction,)),)
+    inputs = (Port("x", "real", shape), Port("t", "number"), *_conditions(spec, optional=False))
+    found = [Contract("denoiser", inputs, (prediction,)), *_text_encoder(spec)]
+    if latents is not None:
+        x, latent = _data("x", spec), Port("latent", "real", latents)
+        found += [Contract("encoder", (x,), (latent,)), Contract("decoder", (latent,), (x,))]
+    return tuple(found)
+
+
+def _text_encoder(spec: ModelSpec) -> Iterator[Contract]:
+    for condition in spec.conditions:
+        if condition.kind == "text":
+            tokens = Port("tokens", "int64", condition.shape[:1])
+            yield Contract("text_encoder", (tokens,), (Port("hidden", "real", condition.shape),))
 
 
 _FAMILIES: dict[str, Callable[[ModelSpec], tuple[Contract, ...]]] = {

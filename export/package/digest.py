@@ -31,6 +31,15 @@ def copy_hashed(source: Path | bytes, target: Path) -> str:
     return digest
 
 
+def move_hashed(source: Path, target: Path) -> str:
+    """Rename ``source`` to the new file ``target`` on the same disk, flush it; its SHA-256."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    source.rename(target)
+    with target.open("rb") as file:
+        os.fsync(file.fileno())
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def _write(source: Path | bytes, out: BinaryIO) -> str:
     if isinstance(source, bytes):
         out.write(source)

@@ -51,7 +51,7 @@ def read_graph(path: Path) -> GraphInfo:
     if not model.graph.output:
         raise unreadable(path, "not an ONNX graph (it has no outputs)")
     held = {tensor.name for tensor in model.graph.initializer}
-    external = {ExternalDataInfo(t).location for t in _tensors(model.graph) if uses_external_data(t)}
+    external = {ExternalDataInfo(t).location for t in tensors_of(model.graph) if uses_external_data(t)}
     return GraphInfo(
         tuple(_tensor(value) for value in model.graph.input if value.name not in held),
         tuple(_tensor(value) for value in model.graph.output),
@@ -59,14 +59,14 @@ def read_graph(path: Path) -> GraphInfo:
     )
 
 
-def _tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
+def tensors_of(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
     """Every tensor of a graph and of the graphs inside its nodes."""
     yield from graph.initializer
     for attribute in (attribute for node in graph.node for attribute in node.attribute):
         yield from ([attribute.t] if attribute.HasField("t") else [])
         yield from attribute.tensors
         for inner in _graphs(attribute):
-            yield from _tensors(inner)
+            yield from tensors_of(inner)
 
 
 def _graphs(attribute: onnx.AttributeProto) -> Iterable[onnx.GraphProto]:

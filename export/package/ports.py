@@ -27,7 +27,7 @@ _DTYPES: dict[Kind, tuple[str, ...]] = {
 class Port:
     """One input or output: ``shape`` is a row's (without ``rows``; None: any size), unless ``scalar``.
 
-    ``broadcasts``: sizes may also be 1. An ``optional`` port may be absent.
+    ``broadcasts``: sizes may also be 1. An ``optional`` port may be absent. ``first``: the leading axis.
     """
 
     name: str
@@ -36,6 +36,7 @@ class Port:
     scalar: bool = False
     broadcasts: bool = False
     optional: bool = False
+    first: str = ROWS
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,7 @@ def check_port(where: str, tensor: TensorSpec, port: Port) -> None:
 def _fits(shape: tuple[int | str, ...], port: Port) -> bool:
     if port.scalar:
         return shape == ()
-    if len(shape) != 1 + len(port.shape) or shape[0] != ROWS:
+    if len(shape) != 1 + len(port.shape) or shape[0] != port.first:
         return False
     pairs = zip(shape[1:], port.shape, strict=True)
     return all(
@@ -113,7 +114,7 @@ def _axes(tensors: Iterable[TensorSpec]) -> list[str]:
 
 def describe(port: Port) -> str:
     """A port in words: "float32 x [rows, 1, 8, 8]"."""
-    sizes = [] if port.scalar else [ROWS, *("n" if size is None else str(size) for size in port.shape)]
+    sizes = [] if port.scalar else [port.first, *("n" if size is None else str(size) for size in port.shape)]
     return f"{' or '.join(_DTYPES[port.kind][:2])} {port.name} [{', '.join(sizes)}]"
 
 

@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
+
+from export.package.cached_run import read_at_once, steps_invariant
 from export.package.check import check_graphs
+from export.package.contracts import scores_itself
 from export.package.read import Package, read_package
 from export.package.run_graph import open_graph
-from export.package.schema import Parity
-from export.package.seeded import seeded_inputs
+from export.package.schema import Component, Parity
+from export.package.seeded import seeded_inputs, seeded_tokens
 from export.package.verify import ROWS, verify
 
 Progress = Callable[[str, float], None]
@@ -21,7 +25,8 @@ def recheck(
     """Read, check and run ``REPOSITORY/NAME/VERSION``; what running it showed, by component.
 
     Each graph runs on seeded inputs at several batch sizes: its outputs must be finite, and rows must not
-    depend on their neighbours. The cached decoder runs one token from an empty cache.
+    depend on their neighbours. The cached decoder runs from an empty cache: one token, or whole rows where it
+    scores them itself.
     Raises PackageError: those of ``read_package``, ``check_graphs``, ``open_graph`` and ``verify``.
     """
     progress("hashes", 0.0)
@@ -35,8 +40,20 @@ def run_components(package: Package, progress: Progress) -> dict[str, Parity]:
     found: dict[str, Parity] = {}
     for index, (name, component) in enumerate(package.spec.components.items()):
         progress(name, (index + 1) / (len(package.spec.components) + 1))
-        run = open_graph(package.component_path(name), component)
-        found[name] = verify(
-            run, run, seeded_inputs(package.spec, name, max(ROWS)), described="itself, seeded"
-        )
+        for graph in component.graphs:
+            if graph.device != "cuda":
+                label = name if graph.file == component.file else f"{name} ({graph.kind})"
+                found[label] = _run_graph(package, name, graph)
     return found
+
+
+def _run_graph(package: Package, name: str, graph: Component) -> Parity:
+    run = open_graph(package.path(graph.file), graph)
+    inputs = seeded_inputs(package.spec, name, max(ROWS))
+    if name != "decoder" or not scores_itself(package.spec):
+        return verify(run, run, inputs, described="itself, seeded")
+    inputs = seeded_tokens(package.spec, max(ROWS))
+    whole = read_at_once(run, graph)
+    parity = verify(whole, whole, inputs, described="itself, seeded")
+    same = parity.batch_invariant and steps_invariant(run, graph, np.asarray(inputs["tokens"], np.int64))
+    return parity.model_copy(update={"batch_invariant": same})

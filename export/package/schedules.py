@@ -19,8 +19,8 @@ class VpSchedule(Record):
     @field_validator("betas")
     @classmethod
     def _in_range(cls, betas: tuple[float, ...]) -> tuple[float, ...]:
-        if len(betas) < 2 or not all(0.0 < b < 1.0 for b in betas):
-            raise ValueError("schedule: betas must lie in (0, 1), at least two of them")
+        if len(betas) < 2 or not all(0.0 < b < 1.0 for b in betas[:-1]) or not 0.0 < betas[-1] <= 1.0:
+            raise ValueError("schedule: betas must lie in (0, 1), at least two of them; the last may be 1")
         return betas
 
 

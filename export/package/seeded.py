@@ -22,6 +22,15 @@ def seeded_inputs(spec: ModelSpec, component: str, rows: int, seed: int = 0) -> 
     return {tensor.name: _values(spec, tensor, rows, seed) for tensor in spec.components[component].inputs}
 
 
+def seeded_tokens(spec: ModelSpec, rows: int, length: int = LENGTH, seed: int = 0) -> Arrays:
+    """``tokens`` int64 [rows, length at most] as a causal network reads them: begin symbol, then symbols."""
+    assert spec.autoregressive is not None
+    rng = np.random.Generator(np.random.Philox(key=[seed, zlib.crc32(b"tokens")]))
+    tokens = rng.integers(0, spec.autoregressive.vocabulary, (rows, min(length, spec.data.elements)))
+    tokens[:, 0] = spec.autoregressive.begin_symbol or 0
+    return {"tokens": tokens}
+
+
 def _values(spec: ModelSpec, tensor: TensorSpec, rows: int, seed: int) -> _Values:
     rng = np.random.Generator(np.random.Philox(key=[seed, zlib.crc32(tensor.name.encode())]))
     dtype = np.dtype(tensor.dtype)
@@ -57,6 +66,9 @@ def _size(spec: ModelSpec, axis: int | str) -> int:
 def _limit(spec: ModelSpec, name: str) -> int:
     """Integers of an input lie below this: classes, or symbols."""
     classes = {condition.name: condition.classes for condition in spec.conditions}
+    texts = [1 + max(condition.null_tokens) for condition in spec.conditions if condition.null_tokens]
+    if name == "tokens" and texts:
+        return texts[0]  # its end symbol, which is one of the last of a vocabulary
     return classes.get(name, spec.data.levels or 1)
 
 

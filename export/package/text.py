@@ -81,12 +81,7 @@ def read_yaml(path: Path) -> tuple[dict[str, Any], bytes]:
     Raises PackageError: MISSING_FILE, UNREADABLE_YAML, FORMAT_VERSION.
     """
     data = _bytes(path)
-    try:
-        value = _load(data.decode("utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError, ValueError, RecursionError) as error:
-        raise _unreadable(path, f"not YAML in UTF-8: {' '.join(str(error).split())}") from error
-    if not isinstance(value, dict):
-        raise _unreadable(path, "not a mapping of keys to values")
+    value = _mapping_in(path, data)
     version = value.get("format_version")
     if version != FORMAT_VERSION or isinstance(version, bool):
         raise PackageError(
@@ -96,6 +91,23 @@ def read_yaml(path: Path) -> tuple[dict[str, Any], bytes]:
             "Export the package again with this release, or use the release that wrote it",
         )
     return value, data
+
+
+def read_mapping(path: Path) -> dict[str, Any]:
+    """The mapping in any YAML file, as strictly read (MISSING_FILE, UNREADABLE_YAML)."""
+    if not path.is_file():
+        raise PackageError(Reason.MISSING_FILE, path, "there is no such file", "Check the path")
+    return _mapping_in(path, _bytes(path))
+
+
+def _mapping_in(path: Path, data: bytes) -> dict[str, Any]:
+    try:
+        value = _load(data.decode("utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError, ValueError, RecursionError) as error:
+        raise _unreadable(path, f"not YAML in UTF-8: {' '.join(str(error).split())}") from error
+    if not isinstance(value, dict):
+        raise _unreadable(path, "not a mapping of keys to values")
+    return value
 
 
 def _load(text: str) -> Any:

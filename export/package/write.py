@@ -7,13 +7,14 @@ import os
 import secrets
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from export.package.components import check_components
-from export.package.digest import copy_hashed
+from export.package.digest import copy_hashed, move_hashed
 from export.package.errors import PackageError, Reason
+from export.package.exchange import exchange
 from export.package.parse import parse_spec
 from export.package.paths import MODEL_FILE, check_relative, version_of
 from export.package.schema import ModelSpec
@@ -32,7 +33,8 @@ def write_package(
     ``spec``: the contents of ``model.yaml`` without ``files`` (there, it is overwritten); ``files``: name in
     the package -> the file to copy, or its bytes. Everything goes to a hidden folder in ``to/NAME``, is
     flushed to disk, then renamed: a reader sees a whole package or none, and an interrupted writing
-    leaves only a hidden folder, which the next writing removes.
+    leaves only a hidden folder, which the next writing removes. Files that lie in a ``staging`` folder are
+    moved there, not copied.
     Raises PackageError: those of ``parse_spec`` and ``check_components``, BAD_VERSION, PATH_ESCAPES,
     VERSION_EXISTS, WRITE_FAILED.
     """
@@ -48,7 +50,7 @@ def write_package(
         raise _exists(target)
     try:
         with _temporary(target.parent, version) as folder:
-            hashes = {file: copy_hashed(source, folder / file) for file, source in files.items()}
+            hashes = {file: _place(source, folder / file) for file, source in files.items()}
             written = parse_spec(folder / MODEL_FILE, {**draft, "files": hashes})
             copy_hashed(to_yaml(written), folder / MODEL_FILE)
             _flush_folders(folder)
@@ -61,6 +63,32 @@ def write_package(
             "Nothing was published; correct it and repeat",
         ) from error
     return target
+
+
+@contextmanager
+def staging(to: Path, name: str) -> Iterator[Path]:
+    """A hidden folder for graphs on their way into ``to/NAME``; swept as the others are, whatever happens.
+
+    Raises PackageError (WRITE_FAILED), also for what fails on the disk inside the block.
+    """
+    try:
+        with _temporary((to / name).absolute(), 0) as folder:
+            yield folder
+    except OSError as error:
+        raise PackageError(
+            Reason.WRITE_FAILED,
+            to / name,
+            f"writing failed: {error}",
+            "Nothing was published; correct it and repeat",
+        ) from error
+    finally:
+        with suppress(OSError):  # not empty: other versions live there
+            (to / name).rmdir()
+
+
+def _place(source: Path | bytes, target: Path) -> str:
+    staged = isinstance(source, Path) and any(part.startswith(_TEMPORARY) for part in source.parts)
+    return move_hashed(source, target) if isinstance(source, Path) and staged else copy_hashed(source, target)
 
 
 def _mapping(spec: Draft) -> dict[str, Any]:
@@ -127,11 +155,17 @@ def _flush(folder: Path) -> None:
 
 
 def _publish(folder: Path, target: Path) -> None:
-    """Rename into place; an old version steps aside first and is removed last."""
+    """Rename into place. An old version trades places with the new one, so that it is never missing."""
+    if not (target.exists() and exchange(folder, target)):  # traded: what is temporary now goes as ever
+        _rename(folder, target)
+    _flush(target.parent)
+
+
+def _rename(folder: Path, target: Path) -> None:
+    """Without an exchange an old version steps aside first, and is removed last."""
     old = target.parent / f"{_TEMPORARY}old-{secrets.token_hex(6)}"
     if target.exists():
         target.rename(old)
     folder.rename(target)
-    _flush(target.parent)
     if old.exists():
         shutil.rmtree(old)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
-from contextlib import aclosing
 
-from serving.api.ports import Engine
+from serving.api.ports import Engine, Ticket
+from serving.api.refusals import Refusals
+from serving.api.rpc import Call
 from serving.engine.messages import Event, Failed, Finished, ModelKey, Options
 from serving.errors import Internal, ServingError
 from serving.families.request import Request
@@ -13,27 +14,59 @@ from serving.families.request import Request
 _NAMED_ROWS = 50  # in an error's metadata
 
 
-async def events_of(
-    engine: Engine, key: ModelKey, request: Request, options: Options
-) -> AsyncGenerator[Event, None]:
-    """Events up to Finished; raises what Failed holds, naming its rows."""
-    ticket = engine.submit(key, request, options)
-    try:
-        async for event in ticket:
-            if isinstance(event, Failed):
-                raise _failure(event)
-            yield event
-    finally:
-        ticket.cancel()
+class Asking:
+    """The engine, and what it refused a moment ago."""
 
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self.refusals = Refusals()
 
-async def answer_of(engine: Engine, key: ModelKey, request: Request, options: Options) -> Finished:
-    """The last event; raises ServingError."""
-    async with aclosing(events_of(engine, key, request, options)) as events:
-        async for event in events:
-            if isinstance(event, Finished):
-                return event
-    raise Internal("the engine gave no answer")
+    async def events(
+        self, key: ModelKey, request: Request, options: Options, call: Call | None = None
+    ) -> AsyncGenerator[Event, None]:
+        """Events up to Finished; raises what Failed holds, naming its rows. ``call`` learns of them."""
+        ticket = self._begun(key, request, options, call)
+        try:
+            async for event in ticket:
+                self._heard(event, key, request, options, call)
+                yield event
+        finally:
+            ticket.cancel()
+
+    async def answer(
+        self, key: ModelKey, request: Request, options: Options, call: Call | None = None
+    ) -> Finished:
+        """The last event; raises ServingError."""
+        ticket = self._begun(key, request, options, call)
+        try:
+            async for event in ticket:
+                self._heard(event, key, request, options, call)
+                if isinstance(event, Finished):
+                    return event
+        finally:
+            ticket.cancel()
+        raise Internal("the engine gave no answer")
+
+    def _begun(self, key: ModelKey, request: Request, options: Options, call: Call | None) -> Ticket:
+        self.refusals.check(key, request, options)
+        try:
+            ticket = self._engine.submit(key, request, options)
+        except ServingError as error:
+            self.refusals.learn(key, request, options, error)
+            raise
+        if call is not None:
+            call.admitted(request)
+        return ticket
+
+    def _heard(
+        self, event: Event, key: ModelKey, request: Request, options: Options, call: Call | None
+    ) -> None:
+        if call is not None:
+            call.heard(event)
+        if isinstance(event, Failed):
+            error = _failure(event)
+            self.refusals.learn(key, request, options, error)
+            raise error
 
 
 def _failure(failed: Failed) -> ServingError:

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing
 
 from google.protobuf.message import Message
 
 from pxserve.v1 import inpaint_pb2, likelihood_pb2, sample_pb2
-from serving.api.ask import answer_of, events_of
+from serving.api.ask import Asking
 from serving.api.convert import replies
 from serving.api.convert.requests import Question
 from serving.api.ports import Engine
-from serving.api.prepared import Limits, Prepared, prepare
+from serving.api.prepared import Limits, Prepared, lease, prepare
 from serving.api.rpc import Call
 from serving.api.streams import heartbeats, inpaint_events, likelihood_events, sample_events
-from serving.engine.messages import Event, Quote, Usage
+from serving.engine.messages import Event, Finished, Quote, Usage
 from serving.errors import invalid
 from serving.families.request import Operation
 from serving.repository.repository import Repository
-from serving.telemetry.metrics import ROWS_TOTAL, Metrics
+from serving.telemetry.calls import CallMetrics
+from serving.telemetry.first_event import FirstEvent
 
 Previewing = sample_pb2.StreamSampleRequest | inpaint_pb2.StreamInpaintRequest
 Adapter = Callable[[AsyncIterator[Event], Prepared], AsyncGenerator[Message, None]]
@@ -28,49 +30,57 @@ Adapter = Callable[[AsyncIterator[Event], Prepared], AsyncGenerator[Message, Non
 class Generative:
     """Answers every operation: one coroutine for the unary calls, one generator per stream."""
 
-    def __init__(self, repository: Repository, engine: Engine, metrics: Metrics, limits: Limits) -> None:
+    def __init__(self, repository: Repository, engine: Engine, calls: CallMetrics, limits: Limits) -> None:
         self._repository = repository
         self._engine = engine
-        self._metrics = metrics
-        self._limits = limits
+        self.asking = Asking(engine)
+        self._calls = calls
+        self.limits = limits
 
     async def answer(self, question: Question, call: Call) -> Message:
         """The response to any unary request."""
-        prepared = await prepare(question, call, self._repository, self._limits, whole_reply=True)
-        if _validates_only(question):
-            return self._predicted(prepared)
-        finished = await answer_of(self._engine, prepared.loaded.key, prepared.request, prepared.options())
-        self._answered(prepared)
-        return await prepared.reply(finished)
+        with lease(question, self._repository) as loaded:
+            prepared = await prepare(question, call, loaded, self.limits, whole_reply=True)
+            if _validates_only(question):
+                return await self._predicted(prepared)
+            finished = await self.ask(prepared)
+            return await prepared.reply(finished)
+
+    async def ask(self, prepared: Prepared) -> Finished:
+        """The engine's answer to a request that was understood."""
+        key, request = prepared.loaded.key, prepared.request
+        return await self.asking.answer(key, request, prepared.options(), prepared.call)
 
     async def stream_sample(
         self, message: sample_pb2.StreamSampleRequest, call: Call
     ) -> AsyncGenerator[Message, None]:
         """Progress, previews or text, rows, then the summary."""
         every = _preview_steps(message)
-        prepared = await prepare(message.request, call, self._repository, self._limits, whole_reply=False)
-        if message.request.validate_only:
-            predicted = self._predicted(prepared)
-            assert isinstance(predicted, sample_pb2.SampleResponse)
-            yield sample_pb2.StreamSampleResponse(summary=predicted)
-            return
-        every = every or int(prepared.writer.is_text)
-        async for event in self._streamed(prepared, every, sample_events):
-            yield event
+        with lease(message.request, self._repository) as loaded:
+            prepared = await prepare(message.request, call, loaded, self.limits, whole_reply=False)
+            if message.request.validate_only:
+                predicted = await self._predicted(prepared)
+                assert isinstance(predicted, sample_pb2.SampleResponse)
+                yield sample_pb2.StreamSampleResponse(summary=predicted)
+                return
+            every = every or int(prepared.writer.is_text)
+            async for event in self._streamed(prepared, every, sample_events):
+                yield event
 
     async def stream_inpaint(
         self, message: inpaint_pb2.StreamInpaintRequest, call: Call
     ) -> AsyncGenerator[Message, None]:
         """Progress, previews, completions, then the summary."""
         every = _preview_steps(message)
-        prepared = await prepare(message.request, call, self._repository, self._limits, whole_reply=False)
-        if message.request.validate_only:
-            predicted = self._predicted(prepared)
-            assert isinstance(predicted, inpaint_pb2.InpaintResponse)
-            yield inpaint_pb2.StreamInpaintResponse(summary=predicted)
-            return
-        async for event in self._streamed(prepared, every, inpaint_events):
-            yield event
+        with lease(message.request, self._repository) as loaded:
+            prepared = await prepare(message.request, call, loaded, self.limits, whole_reply=False)
+            if message.request.validate_only:
+                predicted = await self._predicted(prepared)
+                assert isinstance(predicted, inpaint_pb2.InpaintResponse)
+                yield inpaint_pb2.StreamInpaintResponse(summary=predicted)
+                return
+            async for event in self._streamed(prepared, every, inpaint_events):
+                yield event
 
     async def stream_likelihood(
         self, message: likelihood_pb2.StreamLikelihoodRequest, call: Call
@@ -78,38 +88,40 @@ class Generative:
         """Progress, running estimates, then the result."""
         if not message.HasField("request"):
             raise invalid("request", "is required")
-        prepared = await prepare(message.request, call, self._repository, self._limits, whole_reply=False)
-        if message.request.validate_only:
-            predicted = self._predicted(prepared)
-            assert isinstance(predicted, likelihood_pb2.LikelihoodResponse)
-            yield likelihood_pb2.StreamLikelihoodResponse(result=predicted)
-            return
-        async for event in self._streamed(prepared, 0, likelihood_events):
-            yield event
+        with lease(message.request, self._repository) as loaded:
+            prepared = await prepare(message.request, call, loaded, self.limits, whole_reply=False)
+            if message.request.validate_only:
+                predicted = await self._predicted(prepared)
+                assert isinstance(predicted, likelihood_pb2.LikelihoodResponse)
+                yield likelihood_pb2.StreamLikelihoodResponse(result=predicted)
+                return
+            async for event in self._streamed(prepared, 0, likelihood_events):
+                yield event
 
     async def _streamed(
         self, prepared: Prepared, preview_every_steps: int, adapter: Adapter
     ) -> AsyncGenerator[Message, None]:
         options = prepared.options(stream=True, preview_every_steps=preview_every_steps)
+        key, request, call = prepared.loaded.key, prepared.request, prepared.call
+        first = FirstEvent(self._calls, call)
         async with (
-            aclosing(events_of(self._engine, prepared.loaded.key, prepared.request, options)) as events,
+            aclosing(self.asking.events(key, request, options, call)) as events,
             aclosing(heartbeats(events)) as beating,
             aclosing(adapter(beating, prepared)) as messages,
         ):
             async for message in messages:
+                first.sent(message)
                 yield message
-        self._answered(prepared)
 
-    def _answered(self, prepared: Prepared) -> None:
-        request = prepared.request
-        rows = self._metrics.counter(ROWS_TOTAL, prepared.loaded.key.name, request.operation.value)
-        rows.inc(request.rows * request.completions)
+    async def predicted_frame(self, prepared: Prepared) -> replies.Frame:
+        """The frame of a reply with the predicted cost."""
+        quote = await asyncio.to_thread(self._engine.quote, prepared.loaded.key, prepared.request)
+        return prepared.frame(None, _usage(quote))
 
-    def _predicted(self, prepared: Prepared) -> Message:
+    async def _predicted(self, prepared: Prepared) -> Message:
         """The reply of ``validate_only``: resolved parameters and the predicted cost, nothing computed."""
         request = prepared.request
-        quote = self._engine.quote(prepared.loaded.key, request)
-        frame = prepared.frame(None, _usage(quote))
+        frame = await self.predicted_frame(prepared)
         if request.operation is Operation.SAMPLE:
             parameters = replies.sample_parameters(request.method, request.parameters)
             return sample_pb2.SampleResponse(parameters=parameters, provenance=frame.provenance)

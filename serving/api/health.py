@@ -9,7 +9,8 @@ from grpc_health.v1 import health_pb2
 
 from serving.api.rpc import Call
 from serving.errors import NotFound
-from serving.repository.repository import Repository, State
+from serving.repository.repository import Repository
+from serving.repository.version import State
 
 LIVENESS = "liveness"
 MODEL = "model/"
@@ -40,9 +41,13 @@ class Health:
         """Whether this process accepts work."""
         if self._draining or not self._loaded or not self._alive():
             return False
+        return not self._require_models or self._all_answer()
+
+    def _all_answer(self) -> bool:
+        """Whether there are models, and each that failed to load has a version that answers."""
         versions = self._repository.versions()
-        states = {version.state for version in versions}
-        return not self._require_models or (bool(versions) and State.FAILED not in states)
+        failed = {version.key.name for version in versions if version.state is State.FAILED}
+        return bool(versions) and all(self._repository.default(name) is not None for name in failed)
 
     def loaded(self) -> None:
         """The models of the start are READY or FAILED: accept work."""

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from pxserve.v1 import model_pb2, model_service_pb2
 from serving.api.convert.catalog import model_of
-from serving.api.prepared import Limits, find
+from serving.api.prepared import Limits, lease
 from serving.api.rpc import Call
 from serving.api.selftest import SelfTest
 from serving.errors import invalid
-from serving.repository.repository import Repository, Version
+from serving.repository.control import Control
+from serving.repository.version import Version
 
 PAGE_SIZE = 100
 MAX_PAGE_SIZE = 1000
@@ -17,15 +18,15 @@ Naming = (
     model_service_pb2.GetModelRequest
     | model_service_pb2.LoadModelRequest
     | model_service_pb2.UnloadModelRequest
-    | model_service_pb2.SelfTestRequest
 )
 
 
 class Models:
     """Lists, describes, loads, unloads and checks models."""
 
-    def __init__(self, repository: Repository, self_test: SelfTest, limits: Limits) -> None:
-        self._repository = repository
+    def __init__(self, control: Control, self_test: SelfTest, limits: Limits) -> None:
+        self._control = control
+        self._repository = control.repository
         self._self_test = self_test
         self._limits = limits
 
@@ -56,7 +57,7 @@ class Models:
         self, message: model_service_pb2.LoadModelRequest, call: Call
     ) -> model_service_pb2.LoadModelResponse:
         """Begin to load, and wait for it where asked to."""
-        loaded = await self._repository.load(*_named(message), wait=message.wait)
+        loaded = await self._control.load(*_named(message), wait=message.wait)
         call.model = loaded.key.name
         return model_service_pb2.LoadModelResponse(model=self._model(loaded, full=True))
 
@@ -64,7 +65,7 @@ class Models:
         self, message: model_service_pb2.UnloadModelRequest, call: Call
     ) -> model_service_pb2.UnloadModelResponse:
         """Unload, once requests in flight have ended."""
-        unloaded = await self._repository.unload(*_named(message))
+        unloaded = await self._control.unload(*_named(message))
         call.model = unloaded.key.name
         return model_service_pb2.UnloadModelResponse(model=self._model(unloaded, full=True))
 
@@ -72,10 +73,10 @@ class Models:
         self, message: model_service_pb2.SelfTestRequest, call: Call
     ) -> model_service_pb2.SelfTestResponse:
         """Run checks against the model as it is served."""
-        loaded = find(*_named(message), self._repository)
-        call.model = loaded.key.name
         seed = message.seed if message.HasField("seed") else None
-        return await self._self_test.run(loaded, tuple(message.checks), seed, call)
+        with lease(message, self._repository) as loaded:
+            call.model = loaded.key.name
+            return await self._self_test.run(loaded, tuple(message.checks), seed, call)
 
     def _model(self, version: Version, *, full: bool) -> model_pb2.Model:
         default = self._repository.default(version.key.name)

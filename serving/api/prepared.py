@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 from google.protobuf.message import Message
 
-from pxserve.v1 import data_pb2
+from pxserve.v1 import data_pb2, model_service_pb2
 from serving.api.convert import replies
 from serving.api.convert.provenance import provenance_of
 from serving.api.convert.requests import Question, asked_of
 from serving.api.convert.rows import Writer
+from serving.api.convert.texts import codec_of
+from serving.api.resolve.asked import Asked
 from serving.api.resolve.request import Rules, resolve
 from serving.api.rpc import Call
 from serving.engine.messages import Finished, Options, Usage
@@ -21,6 +26,8 @@ from serving.families.request import Request
 from serving.families.result import Result
 from serving.repository.loader import LoadedModel
 from serving.repository.repository import Repository
+
+Named = Question | model_service_pb2.SelfTestRequest
 
 INLINE_BYTES = 1 << 17  # of a request that is read on the event loop
 INLINE_ELEMENTS = 1 << 14  # of a reply that is written there
@@ -63,39 +70,58 @@ class Prepared:
 
     def options(self, stream: bool = False, preview_every_steps: int = 0) -> Options:
         """How to run it; the deadline counts from when the call came in."""
-        return Options(
+        return self.call.asker.options(
             request_id=self.call.request_id,
-            deadline_s=self.call.deadline_s - (time.perf_counter() - self.call.started),
+            deadline_s=self.call.deadline_s - (time.monotonic() - self.call.begun_s),
             stream=stream,
             preview_every_steps=preview_every_steps,
+            traced=self.call.trace.recording,
         )
 
 
 async def prepare(
-    question: Question, call: Call, repository: Repository, limits: Limits, *, whole_reply: bool
+    question: Question, call: Call, loaded: LoadedModel, limits: Limits, *, whole_reply: bool
 ) -> Prepared:
-    """Find the model and resolve the request; raises the ServingError that says what is wrong.
+    """Resolve a request of the typed API; raises the ServingError that says what is wrong with it."""
+    encoding = getattr(question, "encoding", data_pb2.ENCODING_UNSPECIFIED)
+    read = partial(asked_of, question)
+    return await understand(read, encoding, call, loaded, limits, whole_reply=whole_reply)
+
+
+async def understand(
+    read: Callable[[Rules], Asked],
+    encoding: data_pb2.Encoding.ValueType,
+    call: Call,
+    loaded: LoadedModel,
+    limits: Limits,
+    *,
+    whole_reply: bool,
+) -> Prepared:
+    """Resolve what ``read`` finds in a message, whichever API it came by.
 
     ``whole_reply``: the answer is one message, so its size is limited. Large requests are read in a
     thread, so that the event loop goes on.
     """
-    loaded = find(question.model, question.version if question.HasField("version") else None, repository)
     call.model = loaded.key.name
     reply_bytes = limits.max_message_bytes if whole_reply else 0
-    rules = Rules(loaded.spec, loaded.capabilities, loaded.latent, limits.rows_of(loaded), reply_bytes)
+    codec = codec_of(loaded.spec, getattr(loaded, "folder", None))
+    limit = (limits.rows_of(loaded), reply_bytes)
+    rules = Rules(loaded.spec, loaded.capabilities, loaded.latent, *limit, codec)
+
+    def understood() -> Prepared:
+        request = resolve(read(rules), rules)
+        return Prepared(loaded, request, Writer.of(loaded.spec, encoding, rules.codec), call)
+
     if call.payload_bytes <= INLINE_BYTES:
-        return _understood(question, call, loaded, rules)
-    return await asyncio.to_thread(_understood, question, call, loaded, rules)
+        return understood()
+    return await asyncio.to_thread(understood)
 
 
-def _understood(question: Question, call: Call, loaded: LoadedModel, rules: Rules) -> Prepared:
-    request = resolve(asked_of(question, rules), rules)
-    encoding = getattr(question, "encoding", data_pb2.ENCODING_UNSPECIFIED)
-    return Prepared(loaded, request, Writer.of(loaded.spec, encoding), call)
-
-
-def find(model: str, version: int | None, repository: Repository) -> LoadedModel:
-    """The loaded model that a request names."""
-    if not model:
+@contextmanager
+def lease(question: Named, repository: Repository) -> Iterator[LoadedModel]:
+    """The loaded model that a message names, kept until the block ends; raises where it does not answer."""
+    if not question.model:
         raise invalid("model", "is required")
-    return repository.ready(model, version)
+    version = question.version if question.HasField("version") else None
+    with repository.lease(question.model, version) as loaded:
+        yield loaded

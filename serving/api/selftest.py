@@ -6,12 +6,12 @@ import secrets
 from dataclasses import dataclass, field
 
 from pxserve.v1 import model_service_pb2
-from serving.api.ask import answer_of
+from serving.api.ask import Asking
 from serving.api.convert.provenance import provenance_of
 from serving.api.ports import Engine
 from serving.api.resolve.request import SEED_BITS
 from serving.api.rpc import Call
-from serving.engine.messages import Options, Usage
+from serving.engine.messages import Usage
 from serving.families.request import Operation, Request
 from serving.families.result import Result
 from serving.repository.loader import LoadedModel
@@ -53,8 +53,9 @@ class _Asker:
 
     async def ask(self, request: Request) -> Result:
         """The answer; raises ServingError."""
-        options = Options(request_id=self.call.request_id, deadline_s=self.call.deadline_s)
-        finished = await answer_of(self.engine, self.loaded.key, request, options)
+        call = self.call
+        options = call.asker.options(request_id=call.request_id, deadline_s=call.deadline_s)
+        finished = await Asking(self.engine).answer(self.loaded.key, request, options)
         self.usage = Usage(
             self.usage.network_evaluations + finished.usage.network_evaluations,
             self.usage.device_seconds + finished.usage.device_seconds,

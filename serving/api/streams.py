@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from pxserve.v1 import inpaint_pb2, likelihood_pb2, sample_pb2, stream_pb2
 from serving.api.convert import replies
-from serving.api.convert.texts import TextStream
+from serving.api.convert.texts import ByteCodec, Growing
 from serving.api.prepared import Prepared
 from serving.engine.messages import Advanced, Event, Finished, Previewed, RowFinal, Usage
 from serving.families.request import Array
@@ -142,14 +142,16 @@ class _Texts:
 
     def __init__(self, prepared: Prepared) -> None:
         self._prompts = prepared.request.lengths
-        self._streams: dict[int, TextStream] = {}
+        self._codec = prepared.writer.codec or ByteCodec()
+        self._streams: dict[int, Growing] = {}
 
     def grown(
         self, row: int, data: Array, length: int | None, *, final: bool = False
     ) -> stream_pb2.TextDelta:
         """What the row has more than when it was last seen."""
         if row not in self._streams:
-            self._streams[row] = TextStream(0 if self._prompts is None else int(self._prompts[row]))
+            start = 0 if self._prompts is None else int(self._prompts[row])
+            self._streams[row] = self._codec.growing(start)
         end = len(data) if length is None else length
         text, tokens = self._streams[row].grown(data, end, final)
         return stream_pb2.TextDelta(row=row, text=text, tokens=tokens)

@@ -7,16 +7,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from export.package.read import Package, read_package
 from export.package.schema import ModelSpec
+from export.package.variants import chosen
 from serving.commands.dataset import Dataset
 from serving.engine.engine import Engine
 from serving.engine.messages import ModelKey, Options
 from serving.engine.model import LoadedModel
 from serving.engine.ticket import Ticket
 from serving.errors import NotFound
+from serving.families.absent import absent
 from serving.families.capability import Capability, Method
 from serving.families.registry import family_of
 from serving.families.request import Array, Operation, Request, Value
@@ -59,7 +59,7 @@ class Offline:
 @contextlib.contextmanager
 def offline(models: Path, name: str, version: int | None, threads: int = 0) -> Iterator[Offline]:
     """Load ``models/name/version`` (default: the highest) and run its engine while the block lasts."""
-    package = read_package(models / name / str(version or latest(models / name)))
+    package = chosen(read_package(models / name / str(version or latest(models / name))), "cpu")
     engine = Engine(threads=threads, queue_rows=1 << 20)
     engine.start()
     try:
@@ -102,7 +102,5 @@ def request_of(
 
 
 def _conditions(spec: ModelSpec, rows: Dataset) -> dict[str, Array]:
-    null = {
-        c.name: np.full(len(rows), c.null_value or 0, np.int64) for c in spec.conditions if c.kind == "class"
-    }
+    null = {c.name: absent(c, len(rows)) for c in spec.conditions if c.kind != "vector"}
     return {**null, **rows.conditions}

@@ -2,56 +2,151 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
-from serving.engine.ledger import Ledger
+from serving.engine.forecast import Floats, Ints, Pace, completion_s
+from serving.engine.ledger import Ledger, Waiting
 from serving.errors import DeadlineExceeded, ResourceExhausted
+
+SOONEST_RETRY_S = 0.05
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Predicted seconds of a request: alone, at the best ever measured, and its share of full runs."""
+    """What a request is predicted to take.
+
+    Seconds: alone, at the best ever measured, and its share of full runs. It waits for ``lane``, where it is
+    ``width`` rows of ``depth`` runs each, at ``pace``.
+    """
 
     rows: int  # result rows
     network_rows: int
     alone_s: float
     best_s: float
     amortised_s: float
+    lane: int
+    depth: int
+    pace: Pace
+    held_bytes: int = 0  # memory of its rows
+
+    @property
+    def width(self) -> int:
+        """Network rows that could run at once."""
+        return max(1, -(-self.network_rows // self.depth))
 
 
-def admit(cost: Cost, deadline_s: float | None, ledger: Ledger, queued_rows: int, limit_rows: int) -> None:
-    """Raise where the queue is full or the deadline cannot be met; an idle engine trusts its best."""
-    wait_s = predicted_wait_s(cost, ledger)
-    if queued_rows + cost.rows > limit_rows:
+@dataclass(frozen=True)
+class Outlook:
+    """What admitting a request would mean: when it would be done, and how late it would make others."""
+
+    done_s: float
+    lateness_s: float  # of whoever would be latest; 0: everybody is in time who was
+
+
+class Bid(NamedTuple):
+    """How urgent a request is, and whose."""
+
+    priority: int = 0
+    share: str = ""
+    share_weight: float = 1.0
+
+
+ORDINARY = Bid()
+
+
+def admit(
+    cost: Cost,
+    deadline_s: float | None,
+    ledger: Ledger,
+    limit_rows: int,
+    now_s: float,
+    bid: Bid = ORDINARY,
+) -> float:
+    """Predicted latency in seconds, or an error: the queue is full, or a deadline could not be met.
+
+    That may be its own deadline, or one of its share that was admitted before. An idle engine trusts the best
+    it ever measured, so that one slow run cannot refuse everything for ever.
+    """
+    if not ledger.has_room(cost.rows, limit_rows, bid.share, bid.share_weight):
         raise ResourceExhausted(
-            f"the queue holds {queued_rows} rows of {limit_rows}; {cost.rows} more do not fit",
+            f"the queue holds {ledger.open_rows} rows of {limit_rows}; {cost.rows} more do not fit",
             reason="QUEUE_FULL",
-            retry_after_s=max(0.05, wait_s),
+            retry_after_s=max(SOONEST_RETRY_S, outlook(cost, ledger, now_s, bid).done_s - cost.alone_s),
         )
-    if deadline_s is None:
-        return
-    if cost.best_s > deadline_s:
+    if deadline_s is not None and cost.best_s > deadline_s:
         raise DeadlineExceeded(
             f"needs about {cost.alone_s:.3f} s even alone, but {deadline_s:.3f} s are left; "
             "ask for fewer rows or steps, or a later deadline",
             reason="DEADLINE_INFEASIBLE",
             metadata={"predicted_seconds": f"{cost.alone_s:.6f}"},
         )
-    if wait_s > 0 and wait_s + cost.alone_s > deadline_s:
+    if _everybody_has_time(cost, deadline_s, ledger, now_s):
+        return cost.alone_s + (_beside_others_s(cost, ledger) if ledger.open_tasks else 0.0)
+    ahead = outlook(cost, ledger, now_s, bid)
+    _check_deadlines(ahead, deadline_s)
+    return ahead.done_s
+
+
+def _beside_others_s(cost: Cost, ledger: Ledger) -> float:
+    """What others add where nobody will be late: their turns, or their rows in this one's runs.
+
+    Runs become longer by each row up to the capacity, so that a small request beside large ones takes as
+    long as its number of full runs.
+    """
+    room = cost.depth * max(0, cost.pace.capacity - cost.width)
+    longer_s = cost.pace.per_row_s * min(ledger.company(cost.lane, cost.depth), room)
+    return max(ledger.alongside_s(cost.amortised_s), longer_s)
+
+
+def _everybody_has_time(cost: Cost, deadline_s: float | None, ledger: Ledger, now_s: float) -> bool:
+    """Whether even the sum of all work ends before the first deadline: the usual case, found cheaply."""
+    if not ledger.open_tasks:
+        return True
+    soonest_s = ledger.soonest_deadline_s - now_s
+    if deadline_s is not None:
+        soonest_s = min(soonest_s, deadline_s)
+    if math.isinf(soonest_s):
+        return True
+    alone_s = max(cost.depth, ledger.longest_depth) * float(cost.pace.run_s(cost.pace.capacity))
+    return (ledger.backlog_s() + cost.amortised_s + alone_s) * cost.pace.margin <= soonest_s
+
+
+def _check_deadlines(ahead: Outlook, deadline_s: float | None) -> None:
+    if deadline_s is not None and ahead.done_s > deadline_s:
         raise ResourceExhausted(
-            f"behind {wait_s:.3f} s of other work it would take {wait_s + cost.alone_s:.3f} s, "
-            f"but {deadline_s:.3f} s are left",
+            f"beside other work it would take {ahead.done_s:.3f} s, but {deadline_s:.3f} s are left",
             reason="QUEUE_FULL",
-            retry_after_s=max(0.05, wait_s + cost.alone_s - deadline_s),
+            retry_after_s=max(SOONEST_RETRY_S, ahead.done_s - deadline_s),
+        )
+    if ahead.lateness_s > 0:
+        raise ResourceExhausted(
+            f"it would make a request that was admitted before {ahead.lateness_s:.3f} s late",
+            reason="QUEUE_FULL",
+            retry_after_s=max(SOONEST_RETRY_S, ahead.lateness_s),
         )
 
 
-def predicted_wait_s(cost: Cost, ledger: Ledger) -> float:
-    """Work that goes first or alongside: of each request, at most as much as this one brings itself.
+def outlook(cost: Cost, ledger: Ledger, now_s: float, bid: Bid = ORDINARY) -> Outlook:
+    """Everybody's completion in the lane, the newcomer's among them, in the order in which they would run."""
+    waiting = ledger.waiting_in(cost.lane, now_s, *bid)
+    key = cost.amortised_s - ledger.priority_s(bid.priority)
+    place = int(np.searchsorted(waiting.key, key, side="right"))
+    depth = np.insert(waiting.depth, place, cost.depth)
+    width = np.insert(waiting.width, place, cost.width)
+    done_s = _beside(waiting, depth, width, cost.pace)
+    late_s = np.delete(done_s, place) - waiting.due_s
+    late = late_s > 0
+    if late.any():  # whoever would be late anyway is not the newcomer's fault
+        before_s = _beside(waiting, waiting.depth, waiting.width, cost.pace)
+        late &= before_s <= waiting.due_s
+    return Outlook(float(done_s[place]), float(late_s[late].max(initial=0.0)))
 
-    Under least remaining work first, a request waits for the shorter ones whole, and shares runs with
-    longer ones only while its own work lasts.
-    """
-    return float(np.minimum(ledger.all_remaining_s(), cost.amortised_s).sum())
+
+def _beside(waiting: Waiting, depth: Ints, width: Ints, pace: Pace) -> Floats:
+    """Completion beside other busy lanes, which get equal device time until their work is done."""
+    done_s = completion_s(depth, width, pace) * pace.margin
+    return done_s + np.minimum(done_s * waiting.others, waiting.others_s)

@@ -8,10 +8,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from serving.engine.lane import Keys, Lane, Tick
+from serving.engine.lane import Keys, Lane, Tasks, Tick
 from serving.engine.messages import ModelKey
 from serving.engine.residents import Residents
 from serving.engine.spans import CallSpan, PendingCall, Run, Span, TableSpan, lowest, owners_of
+from serving.engine.steady import Steady
 from serving.families.rows import BatchedTable, Call, Loop, Tensors
 from serving.runtime.network import Dims, Network
 
@@ -27,6 +28,8 @@ class BatchedLane(Lane):
         self._by_name: dict[str, Residents] = {}
         self._calls: list[PendingCall] = []
         self._last: Run | None = None
+        self._bound_run: Run | None = None  # whose shortest form ``_steady`` is
+        self._steady: Steady | None = None
 
     def add_table(self, name: str, table: BatchedTable) -> None:
         """A table whose rows this lane advances."""
@@ -46,6 +49,16 @@ class BatchedLane(Lane):
         """Whether any row waits."""
         return bool(self._calls) or any(residents.busy for residents, _ in self._tables)
 
+    def tasks(self) -> Tasks:
+        """Of the rows in tables, and of the calls."""
+        resident = [residents.owner[residents.alive] for residents, _ in self._tables]
+        return np.concatenate([*resident, np.array([pending.task for pending in self._calls], np.int64)])
+
+    def contest(self, keys: Keys | None) -> None:
+        """For rows that wait for room in a table."""
+        for residents, _ in self._tables:
+            residents.order = keys
+
     def drop(self, task: int) -> None:
         """Forget the task's rows."""
         self._calls = [pending for pending in self._calls if pending.task != task]
@@ -57,21 +70,41 @@ class BatchedLane(Lane):
         ended = Tick(np.empty(0, np.int64), np.empty(0, np.int64))
         if any(residents.busy and ended.admitted(residents) for residents, _ in self._tables):
             return ended
-        run = self._last if self._repeats() else self._choose(keys)
-        assert run is not None
-        self._last = run
-        tick = Tick(run.tasks, run.weights, run.rows, run.binding.capacity)
+        again = self.again()
+        if again is not None:
+            return again
+        self._last = self._choose(keys)
+        return self._run(self._last)
+
+    def again(self) -> Tick | None:
+        """Where the last run's rows are again all that wait, in the same places."""
+        last = self._last
+        if last is None or self._calls or last.version != self._version():
+            return None
+        if self._bound_run is not last:
+            self._bound_run, self._steady = last, self._bind(last)
+        steady = self._steady
+        if steady is None or not steady.step():
+            return self._run(last)
+        return steady.settle() or steady.tick
+
+    def _bind(self, run: Run) -> Steady | None:
+        """The run in its shortest form."""
+        return Steady.of(run, self._tick_of(run))
+
+    def _run(self, run: Run) -> Tick:
+        tick = self._tick_of(run)
         self._attempt(run, tick)
         return tick
 
-    # -- choosing ------------------------------------------------------------------------------------
+    def _tick_of(self, run: Run) -> Tick:
+        return Tick(run.tasks, run.weights, run.rows, run.binding.capacity, self._padding(run.rows))
 
-    def _repeats(self) -> bool:
-        """Whether the last run's rows are again all that wait, in the same places."""
-        last = self._last
-        if last is None or self._calls or last.version != self._version():
-            return False
-        return self._network.binding(last.dims) is last.binding
+    def _padding(self, rows: int) -> int:
+        fixed = self._network.options.fixed_rows
+        return -rows % fixed if fixed else 0
+
+    # -- choosing ------------------------------------------------------------------------------------
 
     def _version(self) -> int:
         return sum(residents.version for residents, _ in self._tables)
@@ -79,8 +112,7 @@ class BatchedLane(Lane):
     def _choose(self, keys: Keys) -> Run:
         """All rows of one shape where they fit, else those with the lowest keys."""
         waiting = self._waiting()
-        shapes = {self._dims(span) for span in waiting}
-        dims = next(iter(shapes)) if len(shapes) == 1 else self._first_shape(waiting, keys)
+        dims = self._dims(waiting[0]) if len(waiting) == 1 else self._first_shape(waiting, keys)
         spans = [span for span in waiting if self._dims(span) == dims]
         binding = self._network.binding(dims)
         if sum(span.rows for span in spans) > binding.capacity:
@@ -99,6 +131,8 @@ class BatchedLane(Lane):
         return spans + [CallSpan(p, p.done, p.left) for p in self._calls]
 
     def _first_shape(self, spans: list[Span], keys: Keys) -> Dims:
+        if len({self._dims(span) for span in spans}) == 1:
+            return self._dims(spans[0])
         return self._dims(min(spans, key=lambda span: float(keys(owners_of(span)[0]).min())))
 
     @staticmethod
@@ -125,22 +159,22 @@ class BatchedLane(Lane):
 
     @staticmethod
     def _gather(run: Run) -> None:
-        for span, views in zip(run.spans, run.inputs, strict=True):
+        for span, part in zip(run.spans, run.parts, strict=True):
             if isinstance(span, TableSpan):
-                span.table.gather(span.slots, views)
+                span.table.gather(span.slots, part.inputs)
             else:
                 for name, value in span.pending.call.inputs.items():
-                    views[name].copy_(value[span.start : span.start + span.rows])
+                    part.inputs[name].copy_(value[span.start : span.start + span.rows])
 
     def _advance(self, run: Run, tick: Tick) -> None:
-        bad = None if run.finite() else non_finite_rows(run.numbers)
-        for span, outputs, (start, end) in zip(run.spans, run.outputs, run.bounds, strict=True):
+        bad = None if run.whole.finite() else non_finite_rows(run.whole.outputs)
+        for span, part, (start, end) in zip(run.spans, run.parts, run.bounds, strict=True):
             spoiled = None if bad is None else bad[start:end]
             try:
                 if isinstance(span, TableSpan):
-                    _advance_table(span, outputs, spoiled, tick)
+                    _advance_table(span, part.outputs, spoiled, tick)
                 else:
-                    self._advance_call(span, outputs, spoiled, tick)
+                    self._advance_call(span, part.outputs, spoiled, tick)
             except Exception as error:  # its rows may have advanced in part: all of them fail
                 tick.failed += [(task, error) for task in np.unique(owners_of(span)[0]).tolist()]
 
@@ -180,9 +214,8 @@ def _advance_table(span: TableSpan, outputs: Tensors, bad: NDArray[np.bool_] | N
     tick.complete += [(task, partial(span.residents.take, task)) for task in complete]
 
 
-def non_finite_rows(outputs: list[torch.Tensor]) -> NDArray[np.bool_]:
-    """[rows] which rows hold NaN or infinity."""
-    bad = np.zeros(outputs[0].shape[0], np.bool_)
-    for value in outputs:
-        bad |= ~torch.isfinite(value).flatten(1).all(1).cpu().numpy()
-    return bad
+def non_finite_rows(outputs: Tensors) -> NDArray[np.bool_]:
+    """[rows] which rows hold NaN or infinity in a floating point output."""
+    numbers = [value for value in outputs.values() if value.is_floating_point()]
+    bad = [~torch.isfinite(value).flatten(1).all(1).cpu().numpy() for value in numbers]
+    return np.asarray(np.any(bad, axis=0))

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import pickle
 import signal
 import threading
 from collections.abc import Callable, Mapping
 from multiprocessing.connection import Connection
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from serving.engine.engine import Engine
-from serving.engine.messages import Event, Failed, Finished, ModelKey, Options, Usage
+from serving.engine.messages import Event, Failed, Finished, ModelKey, Options
+from serving.engine.model import LoadedModel
+from serving.engine.observer import Report
 from serving.engine.outbox import Outbox, portable
 from serving.engine.ticket import Ticket
 from serving.errors import Internal, ServingError
+from serving.families.calibration import Calibration
 from serving.families.request import Request
+
+if TYPE_CHECKING:
+    from export.package.read import Package
 
 log = logging.getLogger(__name__)
 
@@ -32,6 +39,7 @@ def run(pipe: Connection, settings: Mapping[str, Any], setup: Callable[[], None]
     outbox = Outbox(pipe)
     outbox.start()
     engine = Engine(metrics=RemoteObserver(outbox), **settings)
+    gc.freeze()  # of what was imported; else full collections look at it, which stops ticks for 0.1 s
     engine.start()
     Child(engine, outbox).serve(pipe)
     engine.stop()
@@ -74,13 +82,18 @@ class Child:
         """Blocking calls run on threads of their own, so that loading a model stops nothing."""
         threading.Thread(target=self._answer, args=(number, name, arguments), daemon=True).start()
 
+    def load(self, key: ModelKey, package: Package, calibration: Calibration | None) -> LoadedModel:
+        """As Engine.load; that the networks run is told by a message of its own."""
+        return self._engine.load(key, package, calibration, lambda: self._outbox.put("warming", key))
+
     def stop(self, grace_s: float) -> None:
         """Let admitted work finish, then end; requests may still be cancelled meanwhile."""
         threading.Thread(target=self._engine.stop, args=(grace_s,), daemon=True).start()
 
     def _answer(self, number: int, name: str, arguments: tuple[Any, ...]) -> None:
         try:
-            self._outbox.put("answer", number, getattr(self._engine, name)(*arguments), None)
+            asked = self.load if name == "load" else getattr(self._engine, name)
+            self._outbox.put("answer", number, asked(*arguments), None)
         except Exception as error:
             self._outbox.put("answer", number, None, portable(error))
 
@@ -111,23 +124,11 @@ class RemoteTicket(Ticket):
 
 
 class RemoteObserver:
-    """Forwards what the engine tells its observer."""
+    """Forwards what the engine tells its observer: one message per report, not per tick."""
 
     def __init__(self, outbox: Outbox) -> None:
         self._outbox = outbox
 
-    def tick(self, model: str, component: str, seconds: float, rows: int, capacity: int) -> None:
-        """One network run."""
-        self._outbox.put("observed", "tick", (model, component, seconds, rows, capacity))
-
-    def finished(self, model: str, usage: Usage) -> None:
-        """A request ended."""
-        self._outbox.put("observed", "finished", (model, usage))
-
-    def queue(self, rows_queued: int, rows_active: int) -> None:
-        """Rows by state."""
-        self._outbox.put("observed", "queue", (rows_queued, rows_active))
-
-    def backlog(self, seconds: float) -> None:
-        """Work left."""
-        self._outbox.put("observed", "backlog", (seconds,))
+    def report(self, report: Report) -> None:
+        """What happened since the last one."""
+        self._outbox.put("observed", report)

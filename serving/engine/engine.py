@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import math
 import queue
 import threading
 import time
@@ -12,8 +13,10 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from serving.engine.admission import Cost, admit, predicted_wait_s
-from serving.engine.ledger import Ledger
+from serving.engine.admission import Bid, Cost, admit, outlook
+from serving.engine.forecast import Pace
+from serving.engine.ledger import Ledger, Place
+from serving.engine.memory import check_memory, default_limit_bytes
 from serving.engine.messages import ModelKey, Options, Quote
 from serving.engine.model import LoadedModel, ServedModel, open_model
 from serving.engine.observer import Nobody, Observer
@@ -51,6 +54,7 @@ class Engine:
         device: torch.device | None = None,
         max_rows: int = 64,
         queue_rows: int = 4096,
+        memory_bytes: int = 0,
         threads: int = 0,
         metrics: Observer | None = None,
         hang_s: float = 120.0,
@@ -58,6 +62,7 @@ class Engine:
     ) -> None:
         self._runtime = RuntimeOptions(device or torch.device("cpu"), threads, max_rows)
         self._queue_rows = queue_rows
+        self._memory_bytes = memory_bytes or default_limit_bytes(self._runtime.device)
         self._clock = clock
         self._numbers = itertools.count(1)
         self._lock = threading.Lock()
@@ -95,9 +100,15 @@ class Engine:
         else:
             self._worker.drain()
 
-    def load(self, key: ModelKey, package: Package, calibration: Calibration | None = None) -> LoadedModel:
-        """Open, warm and attach a package; blocking."""
-        model = open_model(key, package, calibration, self._runtime)
+    def load(
+        self,
+        key: ModelKey,
+        package: Package,
+        calibration: Calibration | None = None,
+        warming: Callable[[], object] = lambda: None,
+    ) -> LoadedModel:
+        """Open, warm and attach a package; blocking. ``warming`` is called before the networks run."""
+        model = open_model(key, package, calibration, self._runtime, warming)
         self.attach(model)
         return model.loaded
 
@@ -119,8 +130,9 @@ class Engine:
         """What the request would cost now; computes nothing."""
         model = self._model(key)
         cost = self._cost(model, request)
-        wait_s = predicted_wait_s(cost, self._ledger)
-        return Quote(model.family.network_rows(request), cost.alone_s, wait_s)
+        done_s = outlook(cost, self._ledger, self._clock()).done_s if self._ledger.open_tasks else 0.0
+        queued_s = max(0.0, done_s - cost.alone_s)
+        return Quote(model.family.network_rows(request), cost.alone_s, queued_s)
 
     def submit(
         self,
@@ -139,17 +151,25 @@ class Engine:
         program = program or model.family.program(request)
         ticket = ticket or Ticket(next(self._numbers), self.cancel)
         now_s = self._clock()
-        with self._lock:
-            admit(cost, options.deadline_s, self._ledger, self._ledger.open_rows, self._queue_rows)
-            index = self._ledger.open(
-                cost.network_rows, cost.rows, cost.amortised_s, now_s, options.priority, options.share
-            )
         deadline_s = None if options.deadline_s is None else now_s + options.deadline_s
-        task = Task(index, ticket, model, request, options, program, deadline_s)
+        bid = Bid(options.priority, options.share, options.share_weight)
+        with self._lock:
+            if options.quota is not None:
+                self._ledger.check_quota(options.share, options.quota, now_s)
+            check_memory(cost.held_bytes, self._ledger, self._memory_bytes)
+            predicted_s = admit(cost, options.deadline_s, self._ledger, self._queue_rows, now_s, bid)
+            index = self._open(cost, now_s, deadline_s, bid)
+        task = Task(index, ticket, model, request, options, program, deadline_s, predicted_s, now_s)
         self._inbox.put(lambda: self._worker.begin(task))
         if self._worker.ended:  # just now: nobody else reads the inbox any more
             self._worker.drain()
         return ticket
+
+    def _open(self, cost: Cost, now_s: float, deadline_s: float | None, bid: Bid) -> int:
+        due_s = math.inf if deadline_s is None else deadline_s
+        place = Place(cost.lane, cost.depth, due_s, cost.held_bytes)
+        work = cost.network_rows, cost.rows, cost.amortised_s
+        return self._ledger.open(*work, now_s, bid.priority, bid.share, place, bid.share_weight)
 
     def cancel(self, number: int) -> None:
         """Free a request's rows by the next tick; harmless when it has ended."""
@@ -163,12 +183,19 @@ class Engine:
 
     def _cost(self, model: ServedModel, request: Request) -> Cost:
         work = Work.of(model.family, request)
+        lane = work.longest(model.lanes)
+        base_s, per_row_s = lane.step_time.coefficients()
+        rows, depth = request.rows * request.completions, max(1, min(work.depth, work.total_rows))
         return Cost(
-            rows=request.rows * request.completions,
+            rows=rows,
             network_rows=work.total_rows,
             alone_s=work.alone_s(model.lanes),
             best_s=work.best_s(model.lanes),
             amortised_s=work.amortised_s(model.lanes),
+            lane=lane.number,
+            depth=depth,
+            pace=Pace(lane.max_rows, base_s, per_row_s, lane.step_time.margin),
+            held_bytes=-(-work.total_rows // depth) * lane.row_bytes + rows * model.answer_bytes,
         )
 
     def _call(self, command: Command) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from export.package.schema import ModelSpec
+from serving.families.absent import absent
 from serving.families.capability import Capability, Method
 from serving.families.request import Array, Operation, Request, Value
 from serving.families.rows import Family
@@ -65,10 +66,4 @@ def _observed(data: Array) -> np.ndarray[tuple[int, ...], np.dtype[np.bool_]]:
 
 
 def _conditions(spec: ModelSpec) -> dict[str, Array]:
-    conditions: dict[str, Array] = {}
-    for condition in spec.conditions:
-        if condition.kind == "class":
-            conditions[condition.name] = np.array([condition.null_value or 0], np.int64)
-        else:
-            conditions[condition.name] = np.zeros((1, *condition.shape), np.float32)
-    return conditions
+    return {condition.name: absent(condition, 1) for condition in spec.conditions}

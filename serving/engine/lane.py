@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -26,11 +27,18 @@ class Tick:
     rows: NDArray[np.int64]
     network_rows: int = 0
     capacity: int = 0
+    padded_rows: int = 0  # network rows that ran for nobody
+    prefill: bool = False
     complete: list[tuple[int, Callable[[], Tensors]]] = field(default_factory=list)
     failed: list[tuple[int, Exception]] = field(default_factory=list)
     final: list[tuple[Residents, Slots]] = field(default_factory=list)
     stepped: list[tuple[Residents, Slots]] = field(default_factory=list)
     nonfinite: list[int] = field(default_factory=list)
+
+    @property
+    def eventful(self) -> bool:
+        """Whether somebody is to be told something, or resumed."""
+        return bool(self.complete or self.failed or self.final or self.nonfinite)
 
     def admitted(self, residents: Residents) -> bool:
         """Tell what ended at admission, without a step; whether anything did."""
@@ -40,23 +48,40 @@ class Tick:
         return bool(complete or refused)
 
 
+_numbers = itertools.count()
+
+
 class Lane(ABC):
     """Rows of many tasks that share the runs of one network."""
 
     def __init__(self, model: ModelKey, component: str) -> None:
+        self.number = next(_numbers)  # its name in the ledger
         self.model = model
         self.component = component
         self.step_time = StepTime()
         self.ticked = 0  # serial of its last tick, so that lanes of a model take turns
         self.max_rows = 1  # network rows of a full run
+        self.row_bytes = 0  # memory of a network row that runs or waits
 
     @abstractmethod
     def busy(self) -> bool:
         """Whether a tick would do anything."""
 
     @abstractmethod
+    def tasks(self) -> Tasks:
+        """Tasks whose rows a tick could run; one may stand in it more than once."""
+
+    @abstractmethod
+    def contest(self, keys: Keys | None) -> None:
+        """Let what waits in by these keys from now on, lowest first; None: in the order in which it came."""
+
+    @abstractmethod
     def tick(self, keys: Keys) -> Tick:
         """One network run, and the rows' advance; failures are in the answer, never raised."""
+
+    def again(self) -> Tick | None:
+        """The last run once more, by the same rows and with nothing to decide; None where that is not so."""
+        return None
 
     @abstractmethod
     def add_loop(self, task: int, loop: Loop) -> None:

@@ -2,42 +2,54 @@
 
 from __future__ import annotations
 
+import math
 import threading
-from dataclasses import dataclass, field
+from collections import Counter
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from serving.engine.messages import Usage
+from serving.engine.messages import Quota, Usage
+from serving.engine.shares import Shares
+from serving.engine.tally import Tally
 
 AGING = 0.1  # seconds of remaining work that one second of waiting is worth
 SHARE = 1e3  # a share that had one device second less goes before any difference in work
 PRIORITY_S = 1e9  # a higher priority goes before everything
 
+EMPTY = {"lane": -1, "depth": 1, "deadline": np.inf}  # of an index that is free, where it is not 0
+
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
 
-@dataclass
-class Tally:
-    """Runs of the same tasks, one after another: by task index, network rows and share of each run."""
+class Place(NamedTuple):
+    """The lane that a task waits for, its runs that wait for one another, and its deadline on the clock.
 
-    tasks: Ints | None = None
-    rows: Ints | None = None
-    given: Ints = field(default_factory=lambda: np.empty(0, np.int64))
-    share: Floats = field(default_factory=lambda: np.empty(0, np.float64))
-    runs: int = 0
-    seconds: float = 0.0
+    ``held_bytes``: memory of its rows until it ends.
+    """
 
-    @staticmethod
-    def of(tasks: Ints, rows: Ints, size: int) -> Tally:
-        """No run yet."""
-        weight = np.bincount(tasks, weights=rows, minlength=size)
-        return Tally(tasks, rows, weight.astype(np.int64), weight / max(1.0, float(weight.sum())))
+    lane: int
+    depth: int
+    deadline: float
+    held_bytes: int = 0
 
-    def repeats(self, tasks: Ints, rows: Ints) -> bool:
-        """Whether these very arrays are meant."""
-        return tasks is self.tasks and rows is self.rows
+
+NOWHERE = Place(0, 1, math.inf)
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """Tasks of one lane in the order of their keys: ``width`` rows, each with ``depth`` runs left."""
+
+    key: Floats
+    depth: Ints
+    width: Ints
+    due_s: Floats  # time left to the deadline
+    others: float  # device time that other lanes and shares get for each second of this one's
+    others_s: float  # their work
 
 
 class Ledger:
@@ -52,11 +64,16 @@ class Ledger:
         self.started = np.full(capacity, np.nan)
         self.priority = np.zeros(capacity, np.int64)
         self.rows = np.zeros(capacity, np.int64)  # result rows
-        self.share = np.zeros(capacity, np.int64)  # index into ``_had_s``
-        self._shares: dict[str, int] = {}
-        self._had_s = np.zeros(0, np.float64)  # device seconds by share, virtual where it was idle
+        self.share = np.zeros(capacity, np.int64)  # index into ``_shares``
+        self.lane = np.full(capacity, -1, np.int64)  # where most of its work waits; -1: free
+        self.depth = np.ones(capacity, np.int64)  # runs that wait for one another
+        self.deadline = np.full(capacity, np.inf)
+        self.held = np.zeros(capacity, np.int64)  # bytes
+        self._shares = Shares()
+        self._priorities: Counter[int] = Counter()  # open tasks by priority
         self._tally = Tally()
-        self._lock = threading.RLock()  # callers' threads open (and grow the arrays), the worker closes
+        self.open_rows = 0  # result rows of all open tasks
+        self.lock = threading.RLock()  # callers' threads open (and grow the arrays), the worker closes
         self._free = list(range(capacity - 1, -1, -1))
 
     @property
@@ -72,69 +89,115 @@ class Ledger:
         return self._spent
 
     @property
-    def open_rows(self) -> int:
-        """Result rows of all open tasks."""
-        return int(self.rows.sum())
-
-    @property
     def open_tasks(self) -> int:
         """Indices in use."""
         return len(self.total) - len(self._free)
 
+    @property
+    def held_bytes(self) -> int:
+        """Memory of all tasks' rows."""
+        return int(self.held.sum())
+
+    @property
+    def soonest_deadline_s(self) -> float:
+        """The first deadline of all, on the clock; infinite without any."""
+        return float(self.deadline.min())
+
+    @property
+    def longest_depth(self) -> int:
+        """The most runs that any task began with."""
+        return int(self.depth.max())
+
+    @property
+    def contested(self) -> bool:
+        """Whether open tasks differ in share or priority, so that it matters whose turn it is."""
+        return len(self._shares.busy) > 1 or len(self._priorities) > 1
+
+    def check_quota(self, share: str, quota: Quota, now_s: float) -> None:
+        """Raise ResourceExhausted where the share has used up its quota, with what it has open."""
+        with self.lock:
+            self._book()
+            index = self._shares.index(share)
+            mine = np.flatnonzero((self.share == index) & (self.lane >= 0))
+            self._shares.check_quota(index, quota, float(self.remaining_s(mine).sum()), now_s)
+
     def open(
-        self, total: int, rows: int, seconds: float, now_s: float, priority: int, share: str = ""
+        self,
+        total: int,
+        rows: int,
+        seconds: float,
+        now_s: float,
+        priority: int,
+        share: str = "",
+        place: Place = NOWHERE,
+        share_weight: float = 1.0,
     ) -> int:
         """A new task's index."""
-        with self._lock:
-            index = self._join(share)
+        with self.lock:
+            self._book()
+            index = self._shares.join(share, share_weight, rows)
+            self._priorities[priority] += 1
             if not self._free:
                 self._grow()
             task = self._free.pop()
             self.rows[task], self.total[task], self.seconds[task] = rows, total, seconds
-            self.done[task], self.spent[task], self.share[task] = 0, 0.0, index
+            self._done[task], self._spent[task], self.share[task] = 0, 0.0, index
             self.arrived[task], self.started[task], self.priority[task] = now_s, np.nan, priority
+            self.lane[task], self.depth[task], self.deadline[task], self.held[task] = place
+            self.open_rows += rows
         return task
 
     def close(self, task: int) -> None:
         """The index may be reused."""
-        with self._lock:
+        with self.lock:
             self._book()
             self._tally = Tally()
-            self.total[task] = self.done[task] = self.rows[task] = 0
-            self.seconds[task] = 0.0
-            self.started[task] = np.nan
+            self.open_rows -= int(self.rows[task])
+            self._shares.leave(int(self.share[task]), int(self.rows[task]))
+            self._forget_priority(int(self.priority[task]))
+            self.total[task] = self._done[task] = self.rows[task] = 0
+            self.seconds[task], self.started[task], self.lane[task] = 0.0, np.nan, -1
+            self.deadline[task], self.depth[task], self.held[task] = np.inf, 1, 0
             self._free.append(task)
 
-    def charge(self, tasks: NDArray[np.int64], rows: NDArray[np.int64], seconds: float, now_s: float) -> None:
-        """Share one run among its tasks by network rows; a task may stand in ``tasks`` more than once.
+    def _forget_priority(self, priority: int) -> None:
+        self._priorities[priority] -= 1
+        if not self._priorities[priority]:
+            del self._priorities[priority]
+
+    def charge(self, tasks: Ints, rows: Ints, seconds: float, now_s: float, runs: int = 1) -> None:
+        """Share runs among their tasks by network rows; a task may stand in ``tasks`` more than once.
 
         Whoever passes the same arrays again (not equal ones) means the same tasks, still open.
         """
-        with self._lock:
+        with self.lock:
             if not self._tally.repeats(tasks, rows):
                 self._book()
                 self._tally = Tally.of(tasks, rows, len(self.total))
                 self.started[tasks] = np.fmin(self.started[tasks], now_s - seconds)
-            self._tally.runs += 1
+            self._tally.runs += runs
             self._tally.seconds += seconds
 
     def _book(self) -> None:
         """Enter the runs since the tasks last changed; for most ticks this is put off."""
-        with self._lock:
+        with self.lock:
             tally = self._tally
             if tally.runs:
                 size = len(tally.given)  # the arrays may have grown since
                 self._done[:size] += tally.runs * tally.given
                 spent = tally.seconds * tally.share
                 self._spent[:size] += spent
-                self._had_s += np.bincount(self.share[:size], weights=spent, minlength=len(self._had_s))
+                shares = np.bincount(self.share[:size], spent, len(self._shares))
+                self._shares.charge(shares.astype(np.float64))
                 tally.runs, tally.seconds = 0, 0.0
 
-    def usage(self, task: int) -> Usage:
-        """What a task cost so far; one that never ran only queued."""
-        started = self.started[task]
-        queued_s = 0.0 if np.isnan(started) else max(0.0, float(started - self.arrived[task]))
-        return Usage(int(self.done[task]), float(self.spent[task]), queued_s)
+    def usage(self, task: int, now_s: float) -> Usage:
+        """What a task cost so far; one that never ran has queued until now."""
+        self._book()
+        started_s = float(self.started[task])
+        ran_s = now_s if math.isnan(started_s) else min(started_s, now_s)
+        queued_s = max(0.0, ran_s - float(self.arrived[task]))
+        return Usage(int(self._done[task]), float(self._spent[task]), queued_s)
 
     def remaining_s(self, tasks: NDArray[np.int64]) -> NDArray[np.float64]:
         """Predicted seconds of work left."""
@@ -145,48 +208,81 @@ class Ledger:
         """Of the share that had least, the least remaining work first, aged by waiting; priorities first."""
         waited = now_s - self.arrived[tasks]
         order = self.remaining_s(tasks) - AGING * waited - PRIORITY_S * self.priority[tasks]
-        return order if len(self._had_s) == 1 else order + SHARE * self._had_s[self.share[tasks]]
+        return order if len(self._shares) == 1 else order + SHARE * self._shares.turn_s[self.share[tasks]]
 
-    def _join(self, share: str) -> int:
-        """A share's index; one that was idle starts where the least of the others stands."""
-        if share not in self._shares:
-            self._shares[share] = len(self._shares)
-            self._had_s = np.append(self._had_s, 0.0)
-        index = self._shares[share]
-        used = self.share[self.rows > 0]
-        if len(used) and index not in used:
-            self._book()
-            self._had_s[index] = max(self._had_s[index], self._had_s[used].min())
-        return index
+    def claim(self, tasks: NDArray[np.int64]) -> tuple[float, float]:
+        """How urgent the most urgent of some tasks are, lower first: by priority, then by share."""
+        if not len(tasks):  # only an end to tell
+            return -np.inf, 0.0
+        self._book()
+        priority = self.priority[tasks]
+        first = tasks[priority == priority.max()]
+        return -float(priority.max()), float(self._shares.turn_s[self.share[first]].min())
+
+    def has_room(self, rows: int, limit_rows: int, share: str = "", share_weight: float = 1.0) -> bool:
+        """Whether the queue takes so many rows more of a share."""
+        with self.lock:
+            return self._shares.has_room(share, share_weight, rows, limit_rows)
+
+    def waiting_in(
+        self, lane: int, now_s: float, priority: int = 0, share: str = "", share_weight: float = 1.0
+    ) -> Waiting:
+        """Tasks that would run before or after one of this share in its lane, in order, and their rivals.
+
+        Those are its own share's, and whatever has a higher priority; the rivals get device time beside them.
+        """
+        with self.lock:
+            tasks = np.flatnonzero((self.lane >= 0) & (self.priority >= priority))
+            lower = np.flatnonzero((self.lane == lane) & (self.priority < priority))
+            tasks = np.concatenate([tasks, lower[self.share[lower] == self._shares.index(share)]])
+            left = np.clip(1.0 - self.done[tasks] / np.maximum(self.total[tasks], 1), 0.0, 1.0)
+            seconds = self.seconds[tasks] * left
+            key = seconds - AGING * (now_s - self.arrived[tasks]) - PRIORITY_S * self.priority[tasks]
+            depth = np.maximum(np.ceil(self.depth[tasks] * left), 1.0).astype(np.int64)
+            width = np.maximum(-(-self.total[tasks] // self.depth[tasks]), 1)
+            due_s, lanes = self.deadline[tasks] - now_s, self.lane[tasks]
+            own = self.share[tasks] == self._shares.index(share)
+            line = (lanes == lane) & (own | (self.priority[tasks] > priority))
+            rivalry = self._shares.rivalry(share, share_weight, self.share[tasks[~line]])
+        mine = np.flatnonzero(line)
+        order = mine[np.argsort(key[mine], kind="stable")]
+        others = (1.0 + rivalry) * (1.0 + len(set(lanes[own].tolist()) - {lane})) - 1.0
+        others_s = float(seconds.sum() - seconds[mine].sum()) if others else 0.0
+        return Waiting(key[order], depth[order], width[order], due_s[order], others, others_s)
+
+    @staticmethod
+    def priority_s(priority: int) -> float:
+        """What a priority is worth beside seconds of work."""
+        return PRIORITY_S * priority
 
     def queued_and_active_rows(self) -> tuple[int, int]:
         """Result rows whose request has not begun to run, and those whose request has."""
-        with self._lock:
+        with self.lock:
             waiting = int(self.rows[np.isnan(self.started)].sum())
             return waiting, self.open_rows - waiting
 
+    def alongside_s(self, seconds: float) -> float:
+        """Work that goes before or beside a request of so many seconds: of each task, at most as much."""
+        with self.lock:
+            left = self.remaining_s(np.flatnonzero(self.lane >= 0))
+        return float(np.minimum(left, seconds).sum())
+
+    def company(self, lane: int, depth: int) -> int:
+        """Network rows of others in the next ``depth`` runs of a lane, if runs held them all."""
+        with self.lock:
+            tasks = np.flatnonzero(self.lane == lane)
+            left = np.clip(1.0 - self.done[tasks] / np.maximum(self.total[tasks], 1), 0.0, 1.0)
+            width = -(-self.total[tasks] // self.depth[tasks])
+            return int((width * np.minimum(self.depth[tasks] * left, depth)).sum())
+
     def backlog_s(self) -> float:
         """Work left of all tasks."""
-        return float(self.all_remaining_s().sum())
-
-    def all_remaining_s(self) -> NDArray[np.float64]:
-        """Predicted seconds of work left, of every index; 0 where it is free."""
-        with self._lock:
-            return self.remaining_s(np.arange(len(self.total)))
+        with self.lock:
+            return float(self.remaining_s(np.flatnonzero(self.lane >= 0)).sum())
 
     def _grow(self) -> None:
         old = len(self.total)
-        for name in (
-            "total",
-            "_done",
-            "seconds",
-            "_spent",
-            "arrived",
-            "started",
-            "priority",
-            "rows",
-            "share",
-        ):
-            array = getattr(self, name)
-            setattr(self, name, np.concatenate([array, np.zeros_like(array)]))
+        columns = [(name, array) for name, array in vars(self).items() if isinstance(array, np.ndarray)]
+        for name, array in columns:
+            setattr(self, name, np.concatenate([array, np.full_like(array, EMPTY.get(name, 0))]))
         self._free.extend(range(2 * old - 1, old - 1, -1))

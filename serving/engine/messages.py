@@ -13,6 +13,14 @@ from serving.families.result import Result
 
 
 @dataclass(frozen=True)
+class Quota:
+    """Device seconds that a share may use: ``device_s`` at once, refilled evenly over ``window_s``."""
+
+    device_s: float
+    window_s: float
+
+
+@dataclass(frozen=True)
 class Options:
     """How a request is to be run; nothing here changes its answer."""
 
@@ -21,7 +29,10 @@ class Options:
     stream: bool = False  # send rows as they finish, progress and previews
     preview_every_steps: int = 0
     priority: int = 0  # higher first
-    share: str = ""  # whose turn it is: shares get equal device seconds while they compete
+    share: str = ""  # whose turn it is: shares get device seconds by their weights while they compete
+    share_weight: float = 1.0
+    quota: Quota | None = None  # of the share; refused once it is used up
+    traced: bool = False  # tell the stages of the request with its last event
 
 
 @dataclass(frozen=True)
@@ -31,6 +42,20 @@ class Usage:
     network_evaluations: int  # network rows over the whole request
     device_seconds: float
     queue_seconds: float
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Runs of one network that a traced request took part in; times on the monotonic clock."""
+
+    component: str
+    phase: str  # prefill, steps (of rows that stay), network (one run per row)
+    begun_s: float
+    ended_s: float = 0.0
+    runs: int = 0
+    seconds: float = 0.0  # of those runs, for all who shared them
+    rows: int = 0  # network rows of this request
+    batch_rows: int = 0  # network rows of everybody
 
 
 @dataclass(frozen=True)
@@ -69,6 +94,7 @@ class Finished:
 
     result: Result
     usage: Usage
+    stages: tuple[Stage, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -77,6 +103,8 @@ class Failed:
 
     error: ServingError
     rows: NDArray[np.int64] | None = None
+    usage: Usage | None = None  # None where it was never admitted
+    stages: tuple[Stage, ...] = ()
 
 
 Event = Advanced | Previewed | RowFinal | Finished | Failed

@@ -50,6 +50,7 @@ class ProcessEngine:
         self._lock = threading.Lock()  # of the two below, and of the moment when the child is given up
         self._tickets: dict[int, Ticket] = {}
         self._calls: dict[int, Future[Any]] = {}
+        self._warming: dict[ModelKey, Callable[[], object]] = {}  # of loads under way
         self._gone: Unavailable | None = None
         self._stopping = False
         self._outbox = Outbox(self._pipe)
@@ -87,9 +88,19 @@ class ProcessEngine:
             self._reader.join(STOP_TIMEOUT_S)
         self._outbox.close()
 
-    def load(self, key: ModelKey, package: Package, calibration: Calibration | None = None) -> LoadedModel:
+    def load(
+        self,
+        key: ModelKey,
+        package: Package,
+        calibration: Calibration | None = None,
+        warming: Callable[[], object] = lambda: None,
+    ) -> LoadedModel:
         """As Engine.load."""
-        loaded: LoadedModel = self._call("load", key, package, calibration)
+        self._warming[key] = warming
+        try:
+            loaded: LoadedModel = self._call("load", key, package, calibration)
+        finally:
+            del self._warming[key]
         return loaded
 
     def unload(self, key: ModelKey) -> None:
@@ -133,8 +144,9 @@ class ProcessEngine:
         if kind == "event":
             self._pass_on(*rest)
         elif kind == "observed":
-            name, arguments = rest
-            getattr(self._metrics, name)(*arguments)
+            self._metrics.report(*rest)
+        elif kind == "warming":
+            self._warming.get(rest[0], lambda: None)()
         elif kind == "ended":
             self._give_up()
         else:

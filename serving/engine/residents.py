@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -10,11 +10,13 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
+from serving.engine.pace import Pace
 from serving.families.rows import Loop, Slots, Table, Tensors
 
 FREE = -1
 NONE: Slots = np.empty(0, np.int64)
 
+Order = Callable[[NDArray[np.int64]], NDArray[np.float64]]  # tasks -> keys, lower first
 Taken = tuple[int, Callable[[], Tensors]]  # a task, and how to take its loop's result
 
 
@@ -38,8 +40,10 @@ class Residents:
         self.active = 0  # how many are alive
         self.version = 0  # counts changes of ``alive`` and ``owner``
         self._quiet: tuple[Slots | None, int] = (None, 0)  # slots of which none ends within so many steps
+        self.pace = Pace(table.capacity)
         self.by_task: dict[int, Resident] = {}
         self._waiting: deque[tuple[int, Loop]] = deque()
+        self.order: Order | None = None  # of those that wait, where shares or priorities compete
         self._idle: list[int] = []  # tasks whose loop had no step to make
         self._refused: list[tuple[int, Exception]] = []  # tasks whose loop the table did not take
 
@@ -59,6 +63,9 @@ class Residents:
 
     def admit_waiting(self) -> None:
         """Admit waiting loops in order while they fit, into the lowest free slots."""
+        if self.order is not None and len(self._waiting) > 1:
+            keys = self.order(np.array([task for task, _ in self._waiting], np.int64))
+            self._waiting = deque(self._waiting[place] for place in np.argsort(keys, kind="stable").tolist())
         while self._waiting:
             task, loop = self._waiting[0]
             free = np.flatnonzero(self.owner == FREE)[: loop.rows]
@@ -71,8 +78,10 @@ class Residents:
                 self._refused.append((task, error))
                 continue
             self.owner[free], self.row[free] = task, np.arange(loop.rows)
-            self.alive[free] = self.table.remaining(free) > 0
-            left = int(self.alive[free].sum())
+            alive = self.table.remaining(free) > 0
+            self.alive[free] = alive
+            left = int(np.count_nonzero(alive))
+            self.pace.begin(free)
             self.active += left
             self.version += 1
             self.by_task[task] = Resident(loop, free, left)
@@ -97,9 +106,8 @@ class Residents:
         self.alive[final] = False
         self.active -= len(final)
         self.version += 1
-        tasks, counts = np.unique(self.owner[final], return_counts=True)
         complete = []
-        for task, count in zip(tasks.tolist(), counts.tolist(), strict=True):
+        for task, count in Counter(self.owner[final].tolist()).items():
             resident = self.by_task[task]
             resident.left -= count
             if resident.left == 0:
@@ -127,15 +135,17 @@ class Residents:
 
     def release(self, task: int) -> None:
         """Forget a task, waiting or resident; harmless where it is unknown."""
-        self._waiting = deque(entry for entry in self._waiting if entry[0] != task)
-        self._idle = [entry for entry in self._idle if entry != task]
+        if self._waiting:
+            self._waiting = deque(entry for entry in self._waiting if entry[0] != task)
+        if self._idle:
+            self._idle = [entry for entry in self._idle if entry != task]
         resident = self.by_task.pop(task, None)
         if resident is not None:
             self._free(resident.slots)
         self.admit_waiting()
 
     def _free(self, slots: NDArray[np.int64]) -> None:
-        self.active -= int(self.alive[slots].sum())
+        self.active -= int(np.count_nonzero(self.alive[slots]))
         self.owner[slots] = FREE
         self.alive[slots] = False
         self.version += 1

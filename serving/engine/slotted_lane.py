@@ -7,7 +7,7 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from serving.engine.lane import Keys, Lane, Tick
+from serving.engine.lane import Keys, Lane, Tasks, Tick
 from serving.engine.messages import ModelKey
 from serving.engine.residents import Residents
 from serving.families.rows import Loop, Slots, SlottedTable
@@ -32,33 +32,59 @@ class SlottedLane(Lane):
         """Whether any row waits."""
         return self._residents.busy
 
+    def tasks(self) -> Tasks:
+        """Of the rows in slots."""
+        return self._residents.owner[self._residents.alive]
+
+    def contest(self, keys: Keys | None) -> None:
+        """For rows that wait for a slot."""
+        self._residents.order = keys
+
     def drop(self, task: int) -> None:
         """Forget the task's rows and free its slots."""
         self._residents.release(task)
 
     def tick(self, keys: Keys) -> Tick:
-        """One prefill chunk of one row, or one decode run over up to ``max_rows`` rows."""
+        """One prefill chunk of a row and its neighbours, or one decode run over up to ``max_rows`` rows."""
         tick = Tick(np.empty(0, np.int64), np.empty(0, np.int64), capacity=self.max_rows)
         if tick.admitted(self._residents):
             return tick
         pending = self.table.pending_prefill()
-        decoding = np.setdiff1d(np.flatnonzero(self._residents.alive), pending, assume_unique=True)
+        decoding = self._decodable(pending)
         # Alternating keeps a long prefix from stalling the rows that already decode.
         if len(pending) and (not self._prefilled_last or not len(decoding)):
             self._prefill(pending, keys, tick)
         elif len(decoding):
             self._decode(self._window(decoding, keys), tick)
+        else:
+            self._rest(tick)
         return tick
 
+    def _decodable(self, pending: Slots) -> Slots:
+        """Rows that wait for their next symbol."""
+        return np.setdiff1d(np.flatnonzero(self._residents.alive), pending, assume_unique=True)
+
+    def _rest(self, tick: Tick) -> None:
+        """No row waits for the network."""
+
     def _prefill(self, pending: Slots, keys: Keys, tick: Tick) -> None:
-        self._prefilled_last = True
+        self._prefilled_last = tick.prefill = True
         owner = self._residents.owner
-        slot = int(pending[np.argmin(keys(owner[pending]))])
-        tick.tasks, tick.rows, tick.network_rows = owner[[slot]], np.ones(1, np.int64), 1
+        slots = self.table.neighbours(int(pending[np.argmin(keys(owner[pending]))]))
+        tick.tasks, tick.rows = owner[slots], np.ones(len(slots), np.int64)
+        tick.network_rows = len(slots)
+        self._attempt_prefill(slots, tick)
+
+    def _attempt_prefill(self, slots: Slots, tick: Tick) -> None:
+        """Read; where that raises, read the halves, until the guilty row is alone and fails."""
         try:
-            self.table.prefill(slot)
+            self.table.prefill_together(slots)
         except Exception as error:
-            tick.failed.append((int(owner[slot]), error))
+            if len(slots) == 1:
+                tick.failed.append((int(self._residents.owner[slots[0]]), error))
+                return
+            self._attempt_prefill(slots[: len(slots) // 2], tick)
+            self._attempt_prefill(slots[len(slots) // 2 :], tick)
 
     def _window(self, decoding: Slots, keys: Keys) -> Slots:
         """The rows of one block of ``max_rows`` neighbouring slots, since a run covers a range of slots."""
@@ -78,6 +104,7 @@ class SlottedLane(Lane):
         ones: NDArray[np.int64] = np.ones(len(slots), np.int64)
         tick.tasks, tick.rows = self._residents.owner[slots], ones
         tick.network_rows = len(slots)
+        tick.padded_rows = int(slots[-1] - slots[0]) + 1 - len(slots)
         self._attempt(slots, tick)
 
     def _attempt(self, slots: Slots, tick: Tick) -> None:
@@ -91,6 +118,10 @@ class SlottedLane(Lane):
             self._attempt(slots[: len(slots) // 2], tick)
             self._attempt(slots[len(slots) // 2 :], tick)
             return
+        self._settle(slots, bad, tick)
+
+    def _settle(self, slots: Slots, bad: NDArray[np.bool_], tick: Tick) -> None:
+        """Tell what a step of these rows did; ``bad`` ones were not finite."""
         tick.nonfinite += np.unique(self._residents.owner[slots[bad]]).tolist()
         tick.stepped.append((self._residents, slots[~bad]))
         final, complete = self._residents.settle(slots[~bad])

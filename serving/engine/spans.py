@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
-from math import isfinite
 
 import numpy as np
 import torch
@@ -33,18 +33,12 @@ class PendingCall:
         return self.call.rows - self.done
 
 
-@dataclass(frozen=True)
 class TableSpan:
-    """Rows of a table in a run; ``width`` network rows each."""
+    """Rows of a table in a run; ``width`` network rows each, ``rows`` in all."""
 
-    residents: Residents
-    slots: Slots
-    width: NDArray[np.int64]
-
-    @property
-    def rows(self) -> int:
-        """Network rows."""
-        return int(self.width.sum())
+    def __init__(self, residents: Residents, slots: Slots, width: NDArray[np.int64]) -> None:
+        self.residents, self.slots, self.width = residents, slots, width
+        self.rows = int(width.sum())
 
     @property
     def table(self) -> BatchedTable:
@@ -74,20 +68,12 @@ class Run:
 
     def __init__(self, binding: Binding, dims: Dims, spans: list[Span], version: int | None = None) -> None:
         self.binding, self.dims, self.spans, self.version = binding, dims, spans, version
-        counts = [span.rows for span in spans]
-        self.rows = sum(counts)
-        ends = np.cumsum(counts).tolist()
+        ends = list(itertools.accumulate(span.rows for span in spans))
+        self.rows = ends[-1]
         self.bounds = list(zip([0, *ends[:-1]], ends, strict=True))
-        self.inputs = [_part(binding.inputs, *bounds) for bounds in self.bounds]
-        self.outputs = [_part(binding.outputs, *bounds) for bounds in self.bounds]
-        whole = _part(binding.outputs, 0, self.rows)
-        self.numbers = [value for value in whole.values() if value.is_floating_point()]
-        self.flat = [_flat(value) for value in self.numbers]
+        self.parts = [binding.part(*bounds) for bounds in self.bounds]
+        self.whole = self.parts[0] if len(spans) == 1 else binding.part(0, self.rows)
         self.tasks, self.weights = joined([owners_of(span) for span in spans])
-
-    def finite(self) -> bool:
-        """Whether no output holds NaN or infinity; false also where a sum overflows."""
-        return all(isfinite(_sum(flat)) for flat in self.flat)
 
     def halves(self) -> tuple[Run, Run] | None:
         """Two runs of half the rows each; None for a single row."""
@@ -95,22 +81,6 @@ class Run:
         if halves is None:
             return None
         return Run(self.binding, self.dims, halves[0]), Run(self.binding, self.dims, halves[1])
-
-
-def _part(buffers: object, start: int, end: int) -> dict[str, torch.Tensor]:
-    assert isinstance(buffers, dict)
-    return {name: value[start:end] for name, value in buffers.items()}
-
-
-def _flat(value: torch.Tensor) -> NDArray[np.float32] | torch.Tensor:
-    """In NumPy where it can be: cold, after a network run, torch takes 80 us to start a sum, NumPy 12."""
-    flat = value.flatten()
-    on_host = flat.device.type == "cpu" and flat.dtype is not torch.bfloat16
-    return flat.numpy() if on_host else flat
-
-
-def _sum(flat: NDArray[np.float32] | torch.Tensor) -> float:
-    return float(np.add.reduce(flat) if isinstance(flat, np.ndarray) else flat.sum().item())
 
 
 def owners_of(span: Span) -> Owners:

@@ -26,6 +26,9 @@ class Streams:
         self._clock = clock
         self._tasks: dict[int, Task] = {}
 
+    def __bool__(self) -> bool:
+        return bool(self._tasks)
+
     def add(self, task: Task) -> None:
         """Begin to tell a task's caller."""
         self._tasks[task.index] = task

@@ -22,5 +22,7 @@ class Task:
     options: Options
     program: Program
     deadline_s: float | None
+    predicted_s: float  # latency, as predicted at admission
+    arrived_s: float
     loop: Loop | None = None
     told_s: float = 0.0  # when progress was last posted

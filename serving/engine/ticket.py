@@ -24,16 +24,17 @@ class Ticket:
         self._lock = threading.Lock()
         self._events: deque[Event] = deque()
         self._closed = False
+        self._ready: threading.Event | None = None  # made by whoever blocks
+        self._aready = asyncio.Event()
         try:
             self._loop: asyncio.AbstractEventLoop | None = asyncio.get_running_loop()
         except RuntimeError:
             self._loop = None
-        self._ready = threading.Event()
-        self._aready = asyncio.Event()
 
     def cancel(self) -> None:
-        """Free the request's rows by the next tick; harmless when it has ended."""
-        self._cancel(self.number)
+        """Free the request's rows by the next tick; nobody is told where it has ended."""
+        if not self._closed:
+            self._cancel(self.number)
 
     def post(self, event: Event) -> None:
         """Called by the engine's thread."""
@@ -54,8 +55,9 @@ class Ticket:
 
     def finished(self, timeout_s: float | None = None) -> Finished:
         """Block for the last event; raises its ServingError, or TimeoutError."""
+        ready = self._blocking()
         while True:
-            if not self._ready.wait(timeout_s):
+            if not ready.wait(timeout_s):
                 raise TimeoutError(f"no answer in {timeout_s} s")
             for event in self._take():
                 if isinstance(event, Finished):
@@ -64,8 +66,9 @@ class Ticket:
                     raise event.error
 
     def __iter__(self) -> Iterator[Event]:
+        ready = self._blocking()
         while True:
-            self._ready.wait()
+            ready.wait()
             for event in self._take():
                 yield event
                 if isinstance(event, Finished | Failed):
@@ -83,12 +86,23 @@ class Ticket:
         with self._lock:
             events = list(self._events)
             self._events.clear()
-            self._ready.clear()
+            if self._ready is not None:
+                self._ready.clear()
             self._aready.clear()
         return events
 
+    def _blocking(self) -> threading.Event:
+        """Set while events wait; dear to make, and most readers are asynchronous."""
+        with self._lock:
+            if self._ready is None:
+                self._ready = threading.Event()
+                if self._events:
+                    self._ready.set()
+            return self._ready
+
     def _wake(self) -> None:
-        self._ready.set()
+        if self._ready is not None:
+            self._ready.set()
         if self._loop is not None:
             try:
                 self._loop.call_soon_threadsafe(self._aready.set)

@@ -1,11 +1,23 @@
-"""Whose turn it is: the model that has had the least device time, weighted; then its lanes in rotation."""
+"""Whose turn it is: the higher priority, the share, the model that has had least; then lanes in rotation."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Protocol
 
-from serving.engine.lane import Lane
+from serving.engine.lane import Lane, Tasks
 from serving.engine.messages import ModelKey
+
+
+class Claims(Protocol):
+    """What tasks may claim (serving.engine.ledger.Ledger)."""
+
+    @property
+    def contested(self) -> bool:
+        """Whether it matters whose turn it is."""
+
+    def claim(self, tasks: Tasks) -> tuple[float, float]:
+        """How urgent they are, lower first."""
 
 
 class Turns:
@@ -16,11 +28,14 @@ class Turns:
     system's virtual time is the start tag of what is in service).
     """
 
-    def __init__(self) -> None:
+    def __init__(self, claims: Claims | None = None) -> None:
+        """``claims``: of tasks, which go before the models' turns where shares or priorities compete."""
+        self._claims = claims
         self._virtual_s: dict[ModelKey, float] = {}
         self._began_s: dict[ModelKey, float] = {}  # virtual time before the last charge
         self._busy: set[ModelKey] = set()
         self._serial = 0
+        self.rivals = 0  # other lanes that were busy at the last choice
 
     def choose(self, lanes: Iterable[Lane]) -> Lane | None:
         """The busy lane whose turn it is, or None."""
@@ -28,11 +43,20 @@ class Turns:
         if not busy:
             self._busy.clear()
             return None
-        self._wake({lane.model for lane in busy})
-        lane = min(busy, key=lambda lane: (self._virtual_s[lane.model], lane.ticked))
+        lane, self.rivals = busy[0], len(busy) - 1
+        if len(busy) > 1 or self._busy != {lane.model}:
+            self._wake({lane.model for lane in busy})
+            lane = min(busy, key=self._claimed if self._claims and self._claims.contested else self._turn)
         self._serial += 1
         lane.ticked = self._serial
         return lane
+
+    def _turn(self, lane: Lane) -> tuple[float, ...]:
+        return self._virtual_s[lane.model], lane.ticked
+
+    def _claimed(self, lane: Lane) -> tuple[float, ...]:
+        assert self._claims is not None
+        return *self._claims.claim(lane.tasks()), *self._turn(lane)
 
     def charge(self, model: ModelKey, seconds: float) -> None:
         """Device time that a model was given."""

@@ -19,12 +19,16 @@ from serving.engine.work import Work
 from serving.families.capability import Capability, undefined
 from serving.families.request import Operation
 from serving.families.rows import Family, Loop
+from serving.runtime.capture import wait_for
 from serving.runtime.network import Network, Tensors
 
 FIXED_ROWS = 16  # what a network is padded to if its rows depend on their number
 PROBED_LENGTH = 32  # of a dynamic axis
+SHORT_LENGTH = 16  # of networks that say how many rows are enough
 COUNTS = (1, 2, 3, 7, 16)
 DECODING_TICKS = 3
+PROBE_S = 1.0  # of one run, roughly; large networks are probed with fewer rows than run at once
+LEAST_ROWS = 16  # of such a run
 
 
 @dataclass(frozen=True)
@@ -35,12 +39,16 @@ class Verdict:
 
 
 def warm(spec: ModelSpec, networks: Mapping[str, Network], lanes: Mapping[str, Lane]) -> Verdict:
-    """Run all networks; those whose rows depend on the batch are padded to one row count from then on."""
+    """Run all networks; on CPU, those whose rows depend on the batch are padded to one row count from now on.
+
+    On CUDA, where another row count means another algorithm, padding would cost a multiple, and the
+    difference is told instead.
+    """
     worst = 0.0
     for name, network in networks.items():
-        inputs = probe_inputs(spec, network)
+        inputs = _enough(network, probe_inputs(spec, network))
         difference = batch_difference(network, inputs)
-        if difference > 0.0 and not network.options.fixed_rows:
+        if difference > 0.0 and not network.options.fixed_rows and network.options.device.type == "cpu":
             network.fix_rows(FIXED_ROWS)
             difference = batch_difference(network, inputs)
         worst = max(worst, difference)
@@ -50,13 +58,24 @@ def warm(spec: ModelSpec, networks: Mapping[str, Network], lanes: Mapping[str, L
     return Verdict(worst)
 
 
+def _enough(network: Network, inputs: Tensors) -> Tensors:
+    """The first rows of the inputs, as many as one run takes about ``PROBE_S`` for."""
+    first = {name: value[:1] for name, value in inputs.items()}
+    network(first)  # allocates, and picks its kernels
+    begun = time.perf_counter()
+    network(first)
+    wait_for(network.options.device)
+    rows = max(LEAST_ROWS, int(PROBE_S / (time.perf_counter() - begun)))
+    return {name: value[:rows] for name, value in inputs.items()}
+
+
 def batch_difference(network: Network, inputs: Tensors) -> float:
     """Largest difference between rows of a full run and the same rows in runs of other sizes and places."""
     whole = network(inputs)
     rows = next(iter(inputs.values())).shape[0]
     worst = 0.0
     for count in COUNTS:
-        if count > rows:
+        if count >= rows > 1:
             continue
         start = (5 * count) % max(1, rows - count + 1)
         part = network({name: value[start : start + count] for name, value in inputs.items()})
@@ -74,6 +93,7 @@ def time_runs(network: Network, inputs: Tensors, step_time: StepTime) -> None:
         for _ in range(2):
             begun = time.perf_counter()
             network(part)
+            wait_for(network.options.device)
             step_time.observe(count, time.perf_counter() - begun)
 
 
@@ -100,21 +120,19 @@ def time_decoding(spec: ModelSpec, family: Family, lane: SlottedLane) -> None:
 
 
 def probe_inputs(spec: ModelSpec, network: Network) -> Tensors:
-    """Seeded inputs for as many rows as one run takes, within the ranges that the package declares."""
+    """Seeded inputs for as many rows as say enough of a run, within the ranges that the package declares."""
     generator = torch.Generator().manual_seed(0)
+    most = PROBED_LENGTH if network.probe_rows is None else SHORT_LENGTH
     length = {
-        axis: _dynamic_length(spec)
+        axis: min(most, spec.data.elements)
         for i in network.spec.inputs
         for axis in i.row_shape
         if isinstance(axis, str)
     }
     rows = network.binding(tuple(sorted(length.items()))).capacity
+    rows = min(rows, network.probe_rows or rows)
     device = network.options.device
     return {i.name: _probe(spec, i, rows, length, generator).to(device) for i in network.spec.inputs}
-
-
-def _dynamic_length(spec: ModelSpec) -> int:
-    return min(PROBED_LENGTH, spec.data.elements)
 
 
 def _probe(

@@ -19,8 +19,11 @@ def is_sticky(error: BaseException) -> bool:
 class Watched(Protocol):
     """What the watchdog needs of the worker."""
 
-    tick_began_s: float | None
     lost: str
+
+    @property
+    def tick_began_s(self) -> float | None:
+        """When the run under way began, if there is one."""
 
     def lose(self, why: str) -> None:
         """Fail everything in flight."""

@@ -51,6 +51,10 @@ class Work:
             total += rows * lane.step_time.seconds(lane.max_rows) / lane.max_rows
         return total
 
+    def longest(self, lanes: Mapping[str, Lane]) -> Lane:
+        """Where it spends most of its time."""
+        return max(self._runs(lanes), key=lambda run: run[1] * run[0].step_time.seconds(1))[0]
+
     def _runs(self, lanes: Mapping[str, Lane]) -> Iterator[tuple[Lane, int, int]]:
         for component, rows in self.rows.items():
             lane = lanes[component]

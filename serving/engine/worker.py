@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import heapq
 import logging
 import queue
 from collections.abc import Callable
@@ -11,23 +10,30 @@ import numpy as np
 import torch
 
 from serving.engine.batched_lane import BatchedLane
+from serving.engine.deadlines import Deadlines
 from serving.engine.lane import Lane, Tick
 from serving.engine.ledger import Ledger
-from serving.engine.messages import Failed, Finished, ModelKey, Usage
+from serving.engine.messages import Failed, Finished, ModelKey, Stage, Usage
 from serving.engine.model import ServedModel
 from serving.engine.observer import Observer
+from serving.engine.recorder import Recorder
+from serving.engine.stepper import Stepper
 from serving.engine.streams import Streams
 from serving.engine.task import Task
+from serving.engine.timeline import Timelines
 from serving.engine.turns import Turns
 from serving.engine.watchdog import is_sticky
 from serving.errors import Cancelled, DeadlineExceeded, Internal, ServingError, Unavailable
 from serving.families.result import Result
 from serving.families.rows import Call, Loop, Tensors, Yield
+from serving.runtime.capture import use_stream
 
 log = logging.getLogger(__name__)
 
 IDLE_WAIT_S = 0.25  # how late an idle engine may notice a deadline of a request that waits for slots
 TELL_EVERY_S = 0.25
+SETTLE_S = 0.02  # how long a worker must have been idle before it tells what it did
+LATE_S = 0.05  # a caller that leaves so shortly before its deadline has been made to leave by it
 
 
 class Worker:
@@ -42,24 +48,30 @@ class Worker:
     ) -> None:
         self._ledger = ledger
         self._inbox = inbox
-        self._observer = observer
+        self._recorder = Recorder(observer, ledger)
+        self._timelines = Timelines()
         self._clock = clock
         self._models: dict[ModelKey, ServedModel] = {}
         self._lanes: list[Lane] = []
-        self._turns = Turns()
+        self._turns = Turns(ledger)
         self._tasks: dict[int, Task] = {}  # by ledger index
         self._by_number: dict[int, Task] = {}
-        self._deadlines: list[tuple[float, int]] = []
+        self._deadlines = Deadlines(ledger)
         self._streams = Streams(ledger, clock)
         self._refusal: Unavailable | None = None  # of everything, once the loop has ended
         self._tell_s = 0.0
-        self.tick_began_s: float | None = None  # read by the watchdog
+        self._stepper = Stepper(ledger, self._turns, self._recorder, self._timelines, clock)
         self.lost = ""  # why the device is lost, if it is
 
     @property
     def ended(self) -> bool:
         """Whether the loop has ended: from now on every request is refused."""
         return self._refusal is not None
+
+    @property
+    def tick_began_s(self) -> float | None:
+        """When the run under way began, if there is one; read by the watchdog."""
+        return self._stepper.tick_began_s
 
     @property
     def open_tasks(self) -> int:
@@ -74,6 +86,7 @@ class Worker:
 
     def attach(self, model: ServedModel) -> None:
         """Serve a model."""
+        use_stream(torch.device(model.loaded.device))
         self._models[model.key] = model
         self._lanes += model.lanes.values()
 
@@ -96,15 +109,20 @@ class Worker:
         self._tasks[task.index] = task
         self._by_number[task.ticket.number] = task
         if task.deadline_s is not None:
-            heapq.heappush(self._deadlines, (task.deadline_s, task.ticket.number))
+            self._deadlines.add(task.deadline_s, task.ticket.number, task.index)
         if task.options.stream:
             self._streams.add(task)
+        if task.options.traced:
+            self._timelines.begin(task)
         self._resume(task, None)
 
     def cancel(self, number: int) -> None:
         """The caller left; unknown numbers have ended already."""
-        if number in self._by_number:
-            self._fail(self._by_number[number], Cancelled("cancelled by the caller"))
+        task = self._by_number.get(number)
+        if task is not None:
+            late = task.deadline_s is not None and self._clock() > task.deadline_s - LATE_S
+            counted = DeadlineExceeded.reason if late else Cancelled.reason
+            self._fail(task, Cancelled("cancelled by the caller"), counted)
 
     def shut(self) -> None:
         """Fail what is left and end the thread."""
@@ -142,48 +160,50 @@ class Worker:
             log.exception("the engine's loop failed")
             self.lose(f"the engine failed: {error}")
         self.drain()
+        self._recorder.report()
 
     def drain(self) -> None:
         """Run the commands that wait."""
-        while True:
+        while not self._inbox.empty():
             try:
                 self._inbox.get_nowait()()
-            except queue.Empty:
+            except queue.Empty:  # somebody else drains a worker that has ended
                 return
 
     def _between_ticks(self) -> None:
         self.drain()
         now_s = self._clock()
-        while self._deadlines and self._deadlines[0][0] <= now_s:
-            task = self._by_number.get(heapq.heappop(self._deadlines)[1])
+        for number, why in self._deadlines.missed(now_s, self._lanes):
+            task = self._by_number.get(number)
             if task is not None:
-                self._fail(task, DeadlineExceeded("the deadline passed while it ran or waited"))
+                self._fail(task, DeadlineExceeded(why))
         self._streams.heartbeat(now_s)
-        if now_s >= self._tell_s:
-            self._tell_s = now_s + TELL_EVERY_S
-            self._observer.queue(*self._ledger.queued_and_active_rows())
-            self._observer.backlog(self._ledger.backlog_s())
+        if now_s >= self._tell_s or self._recorder.full:
+            self._tell(now_s)
+
+    def _tell(self, now_s: float) -> None:
+        self._tell_s = now_s + TELL_EVERY_S
+        self._recorder.report()
 
     def _idle(self) -> None:
+        pending = self._recorder.pending
+        self._stepper.rest()
         try:
-            self._inbox.get(timeout=IDLE_WAIT_S)()
+            self._inbox.get(timeout=SETTLE_S if pending else IDLE_WAIT_S)()
         except queue.Empty:
-            return
+            if pending:
+                self._tell(self._clock())
 
     def _tick(self, lane: Lane) -> None:
-        begun_s = self.tick_began_s = self._clock()
-        tick = lane.tick(lambda tasks: self._ledger.keys(tasks, begun_s))
-        self.tick_began_s = None
-        if self.ended:
-            return
-        now_s = self._clock()
-        seconds = now_s - begun_s
-        if tick.network_rows:
-            lane.step_time.observe(tick.network_rows, seconds)
-        self._turns.charge(lane.model, seconds)
-        self._ledger.charge(tick.tasks, tick.rows, seconds, now_s)
-        self._observer.tick(lane.model.name, lane.component, seconds, tick.network_rows, tick.capacity)
-        self._settle(lane, tick)
+        busy = self._turns.rivals or self._streams or self._timelines
+        calm_until_s = 0.0 if busy else self._deadlines.soonest_s
+        tick = self._stepper.tick(lane, self._models[lane.model], calm_until_s, self._disturbed)
+        if not self.ended:
+            self._settle(lane, tick)
+
+    def _disturbed(self) -> bool:
+        """Whether anybody but the rows of the last run wants anything."""
+        return not self._inbox.empty() or self._refusal is not None
 
     def _settle(self, lane: Lane, tick: Tick) -> None:
         for _, error in tick.failed:
@@ -230,8 +250,8 @@ class Worker:
         lane.add_call(task.index, work)
 
     def _finish(self, task: Task, result: Result) -> None:
-        usage = self._close(task)
-        task.ticket.post(Finished(result, usage))
+        usage, stages = self._close(task, "")
+        task.ticket.post(Finished(result, usage, stages))
 
     def _fail_internal(self, index: int, cause: Exception | None, what: str) -> None:
         task = self._tasks.get(index)
@@ -247,25 +267,23 @@ class Worker:
         )
         self._fail(task, error)
 
-    def _fail(self, task: Task, error: ServingError) -> None:
+    def _fail(self, task: Task, error: ServingError, counted: str = "") -> None:
+        """End a task with an error; ``counted`` is its reason in the reports, if it is another."""
         for lane in task.model.lanes.values():
             lane.drop(task.index)
-        self._close(task)
+        usage, stages = self._close(task, counted or error.reason)
         task.program.close()
-        task.ticket.post(Failed(error))
+        task.ticket.post(Failed(error, usage=usage, stages=stages))
 
-    def _close(self, task: Task) -> Usage:
+    def _close(self, task: Task, reason: str) -> tuple[Usage, tuple[Stage, ...]]:
         index = task.index
-        usage = self._ledger.usage(index)
+        usage = self._recorder.ended(task, reason, self._clock())
         del self._tasks[index]
         del self._by_number[task.ticket.number]
-        if len(self._deadlines) > 2 * len(self._tasks) + 64:  # most of them have ended
-            self._deadlines = [entry for entry in self._deadlines if entry[1] in self._by_number]
-            heapq.heapify(self._deadlines)
+        self._deadlines.tidy(self._by_number, len(self._by_number))
         self._streams.remove(task)
         self._ledger.close(index)
-        self._observer.finished(task.model.key.name, usage)
-        return usage
+        return usage, self._timelines.end(task)
 
 
 def _unloaded(key: ModelKey) -> Unavailable:

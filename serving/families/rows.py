@@ -9,7 +9,7 @@ so a program may depend on nothing but its request.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -23,6 +23,7 @@ from serving.families.result import Result
 
 Tensors = Mapping[str, torch.Tensor]
 Slots = NDArray[np.int64]
+Step = Callable[[], object]
 
 
 @dataclass(frozen=True)
@@ -120,6 +121,13 @@ class BatchedTable(Table):
     def advance(self, slots: Slots, outputs: Tensors) -> None:
         """One step of every row from the network's outputs [sum(width), ...], finite by contract."""
 
+    def bound(self, slots: Slots, inputs: Tensors, outputs: Tensors) -> tuple[Step, Step] | None:
+        """``gather`` and ``advance`` of these very rows in these very buffers, as calls without arguments.
+
+        Valid until any row of the table comes or goes; None where there is no such form.
+        """
+        return None
+
     def owners(self, slots: Slots) -> NDArray[np.int64]:
         """For each network row that ``gather`` wrote, the index into ``slots`` that it belongs to.
 
@@ -127,6 +135,45 @@ class BatchedTable(Table):
         """
         index = np.arange(len(slots))
         return np.concatenate([index, index[self.width(slots) == 2]])
+
+
+class Standing(Protocol):
+    """Rows of a table in the first network rows of one binding's buffers, stepped by the device alone.
+
+    ``seat`` tells the device who stands where; then, any number of times, one network run and one ``step``.
+    Neither waits for the device. ``flags`` [rows] int32 becomes nonzero where a row's output was not finite.
+    """
+
+    flags: torch.Tensor
+
+    def seat(self, slots: Slots) -> None:
+        """These rows stand in the first network rows from now on, and no others."""
+
+    def present(self) -> None:
+        """Write the network's inputs from the state of whoever is seated; on the device alone."""
+
+    def step(self) -> None:
+        """Advance them by the network's outputs and write its next inputs; on the device alone."""
+
+    @property
+    def stale(self) -> bool:
+        """Whether memory that it reads has moved: another one must take its place."""
+
+
+class StayingTable(BatchedTable):
+    """A table whose rows the device can step without the host, which keeps count."""
+
+    @abstractmethod
+    def stays(self, slots: Slots) -> bool:
+        """Whether these rows can be stepped so."""
+
+    @abstractmethod
+    def stand(self, inputs: Tensors, outputs: Tensors) -> Standing:
+        """A standing over these buffers [rows, ...], nobody seated."""
+
+    @abstractmethod
+    def count(self, slots: Slots) -> None:
+        """The host's account of one step of these rows."""
 
 
 class SlottedTable(Table):
@@ -138,6 +185,15 @@ class SlottedTable(Table):
 
         Chunk borders depend on the request alone. Only rows without pending prefix decode.
         """
+
+    def neighbours(self, slot: int) -> Slots:
+        """Slots whose next chunks may share a run with this one's, which is among them; a range."""
+        return np.array([slot])
+
+    def prefill_together(self, slots: Slots) -> None:
+        """Run one chunk of each of these neighbours."""
+        for slot in slots.tolist():
+            self.prefill(slot)
 
     @abstractmethod
     def pending_prefill(self) -> Slots:
@@ -153,6 +209,30 @@ class SlottedTable(Table):
     @abstractmethod
     def release(self, slots: Slots) -> None:
         """Free the slots, finished or not."""
+
+
+class RunningTable(SlottedTable):
+    """A slotted table whose rows the device can decode without the host, which reads what they drew later."""
+
+    @abstractmethod
+    def stays(self, slots: Slots) -> bool:
+        """Whether these rows can be decoded so."""
+
+    @abstractmethod
+    def prepare(self, max_rows: int) -> None:
+        """Record runs of up to ``max_rows`` rows, before the first request."""
+
+    @abstractmethod
+    def exhausted(self) -> NDArray[np.bool_]:
+        """[capacity] rows that have been started on all the steps that they may take."""
+
+    @abstractmethod
+    def start(self, slots: Slots) -> Callable[[], tuple[Slots, NDArray[np.bool_]]]:
+        """Start one step of these rows; waits for nothing.
+
+        What it returns waits for the step and appends its symbols. Its answer: those of the rows that have
+        neither ended nor left since, and which of them were not finite (they keep their symbols).
+        """
 
 
 class Family(Protocol):

@@ -16,6 +16,7 @@ So ``log_abs_det`` is added to densities of model coordinates, once, and never t
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -38,27 +39,35 @@ class LogMeanExp(NamedTuple):
 
 def channel_axis(spec: DataSpace) -> int:
     """Axis of a row that per-channel scales run along: the one called channel(s) or c, else the first."""
-    names = [axis.lower() for axis in spec.axes]
-    return next((i for i, name in enumerate(names) if name in ("c", "channel", "channels")), 0)
+    return _channel_axis(spec.axes)
 
 
-def _per_channel(spec: DataSpace, values: tuple[float, ...]) -> Floats:
+def _channel_axis(axes: tuple[str, ...]) -> int:
+    return next((i for i, name in enumerate(axes) if name.lower() in ("c", "channel", "channels")), 0)
+
+
+@lru_cache(maxsize=256)
+def _per_channel(axes: tuple[str, ...], shape: tuple[int, ...], values: tuple[float, ...]) -> Floats:
     if len(values) == 1:
-        return np.full((1,) * len(spec.shape), values[0], np.float64)
-    axis = channel_axis(spec)
-    if len(values) != spec.shape[axis]:
-        raise ValueError(f"transform: {len(values)} scales for {spec.shape[axis]} channels")
-    return np.asarray(values, np.float64).reshape([-1 if i == axis else 1 for i in range(len(spec.shape))])
+        found = np.full((1,) * len(shape), values[0], np.float64)
+    else:
+        axis = _channel_axis(axes)
+        if len(values) != shape[axis]:
+            raise ValueError(f"transform: {len(values)} scales for {shape[axis]} channels")
+        found = np.asarray(values, np.float64).reshape([-1 if i == axis else 1 for i in range(len(shape))])
+    return found
 
 
 def scale(spec: DataSpace) -> Floats:
     """Model units per data unit, broadcastable to a row."""
-    return _per_channel(spec, spec.transform.scale if isinstance(spec.transform, Affine) else (1.0,))
+    values = spec.transform.scale if isinstance(spec.transform, Affine) else (1.0,)
+    return _per_channel(spec.axes, spec.shape, values).copy()
 
 
 def shift(spec: DataSpace) -> Floats:
     """The model value of data value 0, broadcastable to a row."""
-    return _per_channel(spec, spec.transform.shift if isinstance(spec.transform, Affine) else (0.0,))
+    values = spec.transform.shift if isinstance(spec.transform, Affine) else (0.0,)
+    return _per_channel(spec.axes, spec.shape, values).copy()
 
 
 def to_model(spec: DataSpace, data: Array, device: torch.device | str = "cpu") -> torch.Tensor:
@@ -75,10 +84,15 @@ def to_data(spec: DataSpace, x: torch.Tensor) -> Array:
     dtype = np.dtype(spec.dtype)
     if spec.kind == "tokens" and not isinstance(spec.transform, Affine):
         return np.asarray(values, dtype)
-    data = (values.astype(np.float64) - shift(spec)) / scale(spec)
+    data = values.astype(np.float64)
+    data -= shift(spec)
+    data /= scale(spec)
     if spec.levels:
-        data = np.clip(np.floor(data + 0.5), 0, spec.levels - 1)
-    return np.asarray(data, dtype)
+        data += 0.5
+        np.floor(data, out=data)
+        np.maximum(data, 0, out=data)
+        np.minimum(data, spec.levels - 1, out=data)
+    return data.astype(dtype)
 
 
 def log_abs_det_map(spec: DataSpace) -> Floats:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 from export.package.read import Package
@@ -48,7 +49,11 @@ class LoadedModel(Protocol):
 
     @property
     def memory_bytes(self) -> int:
-        """Memory that it takes."""
+        """Size of its files, which are in memory."""
+
+    @property
+    def cache_bytes(self) -> int:
+        """Memory of the keys and values of its rows."""
 
     @property
     def dtype(self) -> str:
@@ -74,8 +79,17 @@ class LoadedModel(Protocol):
 class Loader(Protocol):
     """The engine's part that blocks; called from worker threads."""
 
-    def load(self, key: ModelKey, package: Package, calibration: Calibration | None) -> LoadedModel:
-        """Open and warm a package; raises PackageError or ServingError."""
+    def load(
+        self,
+        key: ModelKey,
+        package: Package,
+        calibration: Calibration | None,
+        warming: Callable[[], object],
+    ) -> LoadedModel:
+        """Open and warm a package; raises PackageError or ServingError.
+
+        ``warming`` is called, from any thread, once it is open and before its networks run.
+        """
 
     def unload(self, key: ModelKey) -> None:
         """Free a model once its requests have ended."""

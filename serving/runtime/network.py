@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from math import prod
 
 import torch
 
 from export.package.schema import Component, TensorSpec
+from kernels.finite import all_finite, finite_check
 
 Tensors = Mapping[str, torch.Tensor]
 Dims = tuple[tuple[str, int], ...]  # sizes of the dynamic axes other than rows, sorted by name
@@ -28,6 +30,7 @@ TORCH_DTYPES = {
 
 BUFFER_BYTES = 256 * 2**20  # of one binding; bounds how many rows of a wide graph run at once
 KEPT_BINDINGS = 16
+KEPT_PARTS = 4096  # views of one binding's buffers
 
 
 @dataclass(frozen=True)
@@ -40,27 +43,77 @@ class RuntimeOptions:
     fixed_rows: int = 0
 
 
+@dataclass(frozen=True)
+class Part:
+    """Some rows of a binding's buffers; ``numbers`` are the floating point outputs, flat."""
+
+    inputs: Tensors
+    outputs: Tensors
+    numbers: tuple[torch.Tensor, ...]
+
+    @classmethod
+    def of(cls, binding: Binding, start: int, end: int) -> Part:
+        """Rows ``start .. end``."""
+        inputs = {name: value[start:end] for name, value in binding.inputs.items()}
+        outputs = {name: value[start:end] for name, value in binding.outputs.items()}
+        numbers = tuple(value.flatten() for value in outputs.values() if value.is_floating_point())
+        return cls(inputs, outputs, numbers)
+
+    def checks(self) -> list[Callable[[], object]]:
+        """``finite`` as calls without arguments, true all of them where it is."""
+        return [finite_check(values) for values in self.numbers]
+
+    def finite(self) -> bool:
+        """Whether no floating point output holds NaN or infinity."""
+        return all(all_finite(values) for values in self.numbers)
+
+
 class Binding(ABC):
     """Input and output buffers [capacity, ...] of one graph at fixed dynamic sizes.
 
     The caller writes ``inputs[name][:rows]`` and calls ``run(rows)``; ``outputs[name][:rows]`` hold the
-    answer until the next run.
+    answer until the next run. ``capturable``: runs may be recorded in a CUDA graph.
     """
+
+    capturable = False
 
     def __init__(self, inputs: Tensors, outputs: Tensors, capacity: int) -> None:
         self.inputs = inputs
         self.outputs = outputs
         self.capacity = capacity
+        self._parts: dict[tuple[int, int], Part] = {}
+
+    def part(self, start: int, end: int) -> Part:
+        """Views of rows ``start .. end``; kept, since making them costs more than a small step."""
+        found = self._parts.get((start, end))
+        if found is None:
+            if len(self._parts) >= KEPT_PARTS:
+                self._parts.clear()
+            found = self._parts[start, end] = Part.of(self, start, end)
+        return found
 
     @abstractmethod
     def run(self, rows: int) -> None:
         """One network run over the first ``rows`` rows; raises RuntimeError where the runtime does."""
+
+    def bound(self, rows: int) -> Callable[[], object]:
+        """``run`` of so many rows as a call without arguments."""
+        return partial(self.run, rows)
+
+    def pad(self, rows: int, fixed: int) -> None:
+        """Fill the last block of ``fixed`` rows with the first row.
+
+        What an earlier run left there would run again otherwise, and may be the row that made it fail.
+        """
+        for value in self.inputs.values():
+            value[rows : -(-rows // fixed) * fixed] = value[:1]
 
 
 class Network(ABC):
     """One component: makes bindings, and is a plain function of named tensors for tests and warm-up."""
 
     runtime: str
+    probe_rows: int | None = None  # rows that say enough of a run; None: a full one
 
     def __init__(self, spec: Component, options: RuntimeOptions) -> None:
         self.spec = spec

@@ -48,7 +48,10 @@ async def unobserved_entries(subject: Subject) -> Finding:
 
 
 def halves(rows: Rows) -> NDArray[np.bool_]:
-    """The first half of every row is known [rows, *shape]."""
+    """The first half of every row is known [rows, *shape]: of images the upper one, in all channels."""
+    if rows.data.ndim == 4:
+        upper = np.arange(rows.data.shape[2]) < rows.data.shape[2] // 2
+        return np.broadcast_to(upper[:, None], rows.data.shape).copy()
     known = np.zeros((len(rows), rows.data[0].size), np.bool_)
     known[:, : known.shape[1] // 2] = True
     return known.reshape(rows.data.shape)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from export.package.schema import ModelSpec
 from serving.errors import FailedPrecondition
+from serving.families.absent import absent
 from serving.families.capability import Capability, Method
 from serving.families.request import Array, Operation, Request, Value
 from serving.families.result import Reconstructed, Result, Sampled
@@ -154,11 +155,8 @@ class Subject:
     def _conditions(self, rows: NDArray[np.int64]) -> dict[str, Array]:
         found: dict[str, Array] = {}
         for condition in self.spec.conditions:
-            if condition.kind == "vector":
-                found[condition.name] = np.zeros((len(rows), *condition.shape), np.float32)
-            elif condition.null_value is not None:
-                found[condition.name] = np.full(len(rows), condition.null_value, np.int64)
-            else:
+            found[condition.name] = absent(condition, len(rows))
+            if condition.kind == "class" and condition.null_value is None:
                 found[condition.name] = rows % condition.classes
         return found
 

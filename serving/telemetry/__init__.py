@@ -1,1 +1,1 @@
-"""Logs and metrics: what an operator sees. Never payloads, never tokens."""
+"""Logs, metrics and traces: what an operator sees. Never payloads, never tokens."""

@@ -9,6 +9,7 @@ import time
 from contextvars import ContextVar
 
 request_id: ContextVar[str] = ContextVar("request_id", default="")
+trace_id: ContextVar[str] = ContextVar("trace_id", default="")
 
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
@@ -21,10 +22,10 @@ def setup(log_format: str, level: str) -> None:
 
 
 def fields_of(record: logging.LogRecord) -> dict[str, object]:
-    """What was passed as ``extra``, and the request id of the current task."""
+    """What was passed as ``extra``, and the ids of the current task's request and trace."""
     extra = {key: value for key, value in vars(record).items() if key not in _STANDARD}
-    current = request_id.get()
-    return {"request_id": current, **extra} if current else extra
+    ids = {"request_id": request_id.get(), "trace_id": trace_id.get()}
+    return {key: value for key, value in ids.items() if value} | extra
 
 
 class JsonFormatter(logging.Formatter):

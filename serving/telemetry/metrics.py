@@ -1,165 +1,138 @@
-"""Prometheus metrics: one table of names, labels and units; everything else refers to it."""
+"""The metrics of one process, by the entries of the table, and the port that they are scraped from."""
 
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass
-from typing import Literal, Protocol
+from collections.abc import Callable
 from wsgiref.simple_server import WSGIServer
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
-
-_LATENCY_S = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60, 120, 300, 600)
-_TICK_S = (0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5)
-_ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
-
-
-@dataclass(frozen=True)
-class Metric:
-    """One metric; units are in the name (``_seconds``, ``_rows``), label values are bounded."""
-
-    name: str
-    kind: Literal["counter", "gauge", "histogram"]
-    help: str
-    labels: tuple[str, ...] = ()
-    buckets: tuple[float, ...] = ()
-
-
-REQUEST_SECONDS = Metric(
-    "pxserve_request_seconds",
-    "histogram",
-    "From the first byte of a call to its status",
-    ("model", "operation", "code"),
-    _LATENCY_S,
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    GCCollector,
+    Histogram,
+    ProcessCollector,
+    Summary,
+    disable_created_metrics,
+    start_http_server,
 )
-QUEUE_SECONDS = Metric(
-    "pxserve_queue_seconds", "histogram", "From admission to the first network run", ("model",), _LATENCY_S
-)
-STEP_SECONDS = Metric(
-    "pxserve_step_seconds",
-    "histogram",
-    "One network run and the advance of its rows",
-    ("model", "component"),
-    _TICK_S,
-)
-BATCH_ROWS = Metric(
-    "pxserve_batch_rows", "histogram", "Network rows that shared a run", ("model", "component"), _ROWS
-)
-ROWS_ACTIVE = Metric("pxserve_rows_active", "gauge", "Rows in tables now")
-ROWS_QUEUED = Metric("pxserve_rows_queued", "gauge", "Rows that wait for admission")
-ROWS_CAPACITY = Metric("pxserve_rows_capacity", "gauge", "Rows that one run may hold", ("model", "component"))
-BACKLOG_SECONDS = Metric("pxserve_backlog_seconds", "gauge", "Predicted device seconds of all remaining work")
-ROWS_TOTAL = Metric("pxserve_rows_total", "counter", "Answered rows", ("model", "operation"))
-EVALUATIONS_TOTAL = Metric(
-    "pxserve_network_evaluations_total", "counter", "Network rows of answers", ("model",)
-)
-DEVICE_SECONDS_TOTAL = Metric(
-    "pxserve_device_seconds_total", "counter", "Device seconds of answers", ("model",)
-)
-REJECTIONS_TOTAL = Metric(
-    "pxserve_rejections_total", "counter", "Requests refused, by ErrorInfo reason", ("reason",)
-)
-LOAD_SECONDS = Metric("pxserve_load_seconds", "gauge", "Last load, warm-up included", ("model",))
-WARMUP_SECONDS = Metric("pxserve_warmup_seconds", "gauge", "Last warm-up", ("model",))
-MODEL_MEMORY_BYTES = Metric("pxserve_model_memory_bytes", "gauge", "Memory of a loaded model", ("model",))
-MODELS_READY = Metric("pxserve_models_ready", "gauge", "Versions that answer")
-BUILD_INFO = Metric("pxserve_build_info", "gauge", "1; the labels say what runs", ("version", "device"))
+from prometheus_client.metrics_core import Metric as Family
+from prometheus_client.registry import Collector
 
-TABLE: tuple[Metric, ...] = tuple(value for value in list(globals().values()) if isinstance(value, Metric))
+from serving.telemetry.cpu_wait import CpuWait
+from serving.telemetry.histogram import ManyHistogram
+from serving.telemetry.labels import Bounded
+from serving.telemetry.table import TABLE, Metric
 
+Made = Counter | Gauge | Histogram | Summary | ManyHistogram
 
-class Cost(Protocol):
-    """What a request cost (serving.engine.messages.Usage)."""
-
-    @property
-    def network_evaluations(self) -> int:
-        """Network rows over the whole request."""
-
-    @property
-    def device_seconds(self) -> float:
-        """Its share of the runs it was in."""
-
-    @property
-    def queue_seconds(self) -> float:
-        """From admission to its first run."""
+KINDS: dict[str, type[Counter] | type[Gauge] | type[Summary]] = {
+    "counter": Counter,
+    "gauge": Gauge,
+    "summary": Summary,
+}
 
 
 class Metrics:
-    """The metrics of one process, in a registry of their own."""
+    """A registry of its own; ``model`` and ``token`` make label values of names."""
 
     def __init__(self) -> None:
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # a _created series beside every other one tells nobody anything
         self.registry = CollectorRegistry()
-        self._by_name = {metric.name: self._made(metric) for metric in TABLE}
+        self.model = Bounded()
+        self.token = Bounded()
+        self._before = _Before()
+        self.registry.register(self._before)  # first, so that the others show what it enters
+        self._by_name = {metric.name: self._made(metric) for metric in TABLE if metric.how != "scraped"}
+        self._children: dict[tuple[str, ...], Made] = {}
+        self._cpu_wait = CpuWait()
+        self.registry.register(self._cpu_wait)
+        ProcessCollector(registry=self.registry)
+        GCCollector(registry=self.registry)
 
     def counter(self, metric: Metric, *labels: str) -> Counter:
         """The counter, or its child with these label values."""
-        found = self._by_name[metric.name]
+        found = self._child(metric, labels)
         assert isinstance(found, Counter)
-        return found.labels(*labels) if labels else found
+        return found
 
     def gauge(self, metric: Metric, *labels: str) -> Gauge:
         """The gauge, or its child with these label values."""
-        found = self._by_name[metric.name]
+        found = self._child(metric, labels)
         assert isinstance(found, Gauge)
-        return found.labels(*labels) if labels else found
+        return found
 
     def histogram(self, metric: Metric, *labels: str) -> Histogram:
         """The histogram, or its child with these label values."""
-        found = self._by_name[metric.name]
+        found = self._child(metric, labels)
         assert isinstance(found, Histogram)
-        return found.labels(*labels) if labels else found
+        return found
+
+    def summary(self, metric: Metric, *labels: str) -> Summary:
+        """The summary (sum and count), or its child with these label values."""
+        found = self._child(metric, labels)
+        assert isinstance(found, Summary)
+        return found
+
+    def forget(self, metric: Metric, *labels: str) -> None:
+        """Show a child no more; harmless where it was never made."""
+        found = self._by_name[metric.name]
+        if self._children.pop((metric.name, *labels), None) is not None:
+            assert not isinstance(found, ManyHistogram)
+            found.remove(*labels)
+
+    def _child(self, metric: Metric, labels: tuple[str, ...]) -> Made:
+        """Remembered, since prometheus_client takes ten times as long to find it by its labels."""
+        key = (metric.name, *labels)
+        found = self._children.get(key)
+        if found is None:
+            whole = self._by_name[metric.name]
+            assert not isinstance(whole, ManyHistogram)
+            found = self._children[key] = whole.labels(*labels) if labels else whole
+        return found
+
+    def many(self, metric: Metric) -> ManyHistogram:
+        """The histogram that takes arrays."""
+        found = self._by_name[metric.name]
+        assert isinstance(found, ManyHistogram)
+        return found
+
+    def before_scrapes(self, enter: Callable[[], None]) -> None:
+        """Call this first whenever somebody scrapes, from the scraping thread."""
+        self._before.hooks.append(enter)
+
+    def watch_engine(self, pid: Callable[[], int | None]) -> None:
+        """The process of an engine: its memory, files and CPU seconds, as ``pxserve_engine_process_...``."""
+        ProcessCollector("pxserve_engine", lambda: pid() or "none", registry=self.registry)
+        self._cpu_wait.processes["engine"] = pid
 
     def serve(self, host: str, port: int) -> tuple[WSGIServer, threading.Thread]:
         """Answer HTTP ``/metrics`` from a thread of its own; raises OSError where the port is taken."""
         return start_http_server(port, host, self.registry)
 
-    def _made(self, metric: Metric) -> Counter | Gauge | Histogram:
-        if metric.kind == "counter":
-            return Counter(metric.name, metric.help, metric.labels, registry=self.registry)
-        if metric.kind == "gauge":
-            return Gauge(metric.name, metric.help, metric.labels, registry=self.registry)
-        return Histogram(
-            metric.name, metric.help, metric.labels, registry=self.registry, buckets=metric.buckets
-        )
+    def _made(self, metric: Metric) -> Made:
+        if metric.how == "many":
+            return ManyHistogram(metric, self.registry)
+        if metric.kind == "histogram":
+            return Histogram(
+                metric.name, metric.help, metric.labels, registry=self.registry, buckets=metric.buckets
+            )
+        return KINDS[metric.kind](metric.name, metric.help, metric.labels, registry=self.registry)
 
 
-class EngineMetrics:
-    """What the engine reports; one call per tick or request, whatever its rows."""
+class _Before(Collector):
+    """Shows nothing, but is asked first."""
 
-    def __init__(self, metrics: Metrics) -> None:
-        self._metrics = metrics
-        self._ticks: dict[tuple[str, str], tuple[Histogram, Histogram, Gauge]] = {}
-        self._queued = metrics.gauge(ROWS_QUEUED)
-        self._active = metrics.gauge(ROWS_ACTIVE)
-        self._backlog = metrics.gauge(BACKLOG_SECONDS)
+    def __init__(self) -> None:
+        self.hooks: list[Callable[[], None]] = []
 
-    def tick(self, model: str, component: str, seconds: float, rows: int, capacity: int) -> None:
-        """One network run of ``rows`` rows, out of at most ``capacity``."""
-        step, batch, most = self._ticks.get((model, component)) or self._children(model, component)
-        step.observe(seconds)
-        batch.observe(rows)
-        most.set(capacity)
+    def describe(self) -> list[Family]:
+        """No series."""
+        return []
 
-    def finished(self, model: str, usage: Cost) -> None:
-        """One request was answered."""
-        self._metrics.histogram(QUEUE_SECONDS, model).observe(usage.queue_seconds)
-        self._metrics.counter(EVALUATIONS_TOTAL, model).inc(usage.network_evaluations)
-        self._metrics.counter(DEVICE_SECONDS_TOTAL, model).inc(usage.device_seconds)
-
-    def queue(self, rows_queued: int, rows_active: int) -> None:
-        """Rows that wait, and rows in tables."""
-        self._queued.set(rows_queued)
-        self._active.set(rows_active)
-
-    def backlog(self, seconds: float) -> None:
-        """Predicted device seconds of everything admitted or queued."""
-        self._backlog.set(seconds)
-
-    def _children(self, model: str, component: str) -> tuple[Histogram, Histogram, Gauge]:
-        made = (
-            self._metrics.histogram(STEP_SECONDS, model, component),
-            self._metrics.histogram(BATCH_ROWS, model, component),
-            self._metrics.gauge(ROWS_CAPACITY, model, component),
-        )
-        self._ticks[model, component] = made
-        return made
+    def collect(self) -> list[Family]:
+        """Let everybody enter what waits."""
+        for hook in self.hooks:
+            hook()
+        return []

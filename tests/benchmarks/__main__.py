@@ -5,9 +5,21 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 
-from tests.benchmarks import backlog, fairness, gpt2, mixed, overload, throughput, ticks, wire
+from tests.benchmarks import (
+    backlog,
+    fairness,
+    gpt2,
+    mixed,
+    overload,
+    peers,
+    throughput,
+    ticks,
+    watching,
+    wire,
+)
 from tests.benchmarks.figures import Figure, write
 from tests.benchmarks.large import large_package
 
@@ -22,8 +34,18 @@ BENCHMARKS: dict[str, Callable[[], list[Figure]]] = {
     "backlog": lambda: backlog.run(large_package()),
     "overload": overload.run,
     "wire": wire.run,
+    "watching": watching.run,
     "gpt2": gpt2.run,
+    "diffusers": lambda: _diffusers("run"),
+    "diffusers-vjp": lambda: _diffusers("run_vjp"),
+    "peers": peers.run,
 }
+
+
+def _diffusers(name: str) -> list[Figure]:
+    """Imported when it runs: the library takes seconds, which others need not wait for."""
+    figures: list[Figure] = getattr(import_module("tests.benchmarks.diffusers_peer"), name)()
+    return figures
 
 
 def main() -> int:

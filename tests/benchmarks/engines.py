@@ -6,7 +6,7 @@ import contextlib
 import itertools
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -103,3 +103,12 @@ def seconds_per_run(network: Network, rows: int, repeats: int = 30) -> float:
         binding.run(rows)
         times.append(time.perf_counter() - begun)
     return float(np.median(times))
+
+
+def seconds_by_rows(network: Network, counts: Sequence[int], rounds: int = 15) -> dict[int, float]:
+    """Median duration of bare runs by row count, interleaved: slow phases of the machine hit all."""
+    times: dict[int, list[float]] = {rows: [] for rows in counts}
+    for _ in range(rounds):
+        for rows in counts:
+            times[rows].append(seconds_per_run(network, rows, repeats=3))
+    return {rows: float(np.median(taken)) for rows, taken in times.items()}

@@ -10,7 +10,18 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Literal
 
-PACKAGES = ("torch", "onnxruntime", "numpy", "grpcio", "transformers", "ctranslate2", "diffusers", "litserve")
+PACKAGES = (
+    "torch",
+    "onnxruntime",
+    "numpy",
+    "grpcio",
+    "transformers",
+    "ctranslate2",
+    "diffusers",
+    "litserve",
+    "openvino",
+    "onnxruntime-genai",
+)
 
 
 @dataclass(frozen=True)

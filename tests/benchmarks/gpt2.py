@@ -1,4 +1,4 @@
-"""GPT-2 124M in float32: tokens per second of our engine against ctranslate2 and transformers.
+"""GPT-2 124M: tokens per second of our engine against ctranslate2 and transformers, in float32 and 8 bits.
 
 Random weights, shared by all. Every round runs all of them one after the other; figures are medians over
 rounds of the ratio within a round, since a shared machine's speed drifts between rounds.
@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from export.graph.quantize import Quantization
 from export.package.read import read_package
 from serving.engine.engine import Engine
 from serving.engine.messages import ModelKey, Options
@@ -24,18 +25,20 @@ from serving.families.request import Operation, Request, Value
 from serving.families.result import Result, Sampled
 from tests.benchmarks.figures import Figure
 from tests.benchmarks.gpt2_package import REPOSITORY, gpt2_package, network_of
-from tests.benchmarks.gpt2_peers import TOP_K, Peer, peers
+from tests.benchmarks.gpt2_peers import TOP_K, Peer, peers, rounded_peers
 
 TITLE = "GPT-2 124M in float32 against other runtimes"
+ROUNDED = "GPT-2 124M with 8-bit weights against other runtimes"
 NOTE = (
     "Random weights; top-k 50, 64 new tokens after 8 given ones, one request per sequence, all submitted at "
     "once, prefill included; scoring: rows of 256 tokens. Medians of the ratio within interleaved rounds."
 )
 GIVEN, NEW, SCORED, SCORED_ROWS = 8, 64, 256, 2
-ROUNDS = 3
+ROUNDS = 5
 THREADS = 2
 DRAWING: dict[str, Value] = {"temperature": 1.0, "top_k": TOP_K, "top_p": 1.0, "min_p": 0.0}
 TARGETS = {1: 1.1, 8: 1.2, 16: 1.8}
+ROUNDED_TARGETS = {1: 1.8, 8: 1.3, 16: 1.1}
 SCORING = {"transformers": 1.25, "ctranslate2": 1.0}
 Ids = NDArray[np.int64]
 Work = Callable[[], object]
@@ -85,22 +88,25 @@ def run() -> list[Figure]:
     """Ratios of tokens per second, and our own."""
     torch.set_num_threads(THREADS)
     network = network_of()
+    others = peers(network, REPOSITORY / "gpt2-124m-ctranslate2", THREADS)
     with served(gpt2_package(network)) as ours:
-        others = peers(network, REPOSITORY / "gpt2-124m-ctranslate2", THREADS)
-        figures = []
-        for rows, target in TARGETS.items():
-            figures += drawing(ours, others, rows, target)
-        return figures + scoring(ours, others)
+        figures = [f for rows, target in TARGETS.items() for f in drawing(TITLE, ours, others, rows, target)]
+        figures += scoring(ours, others)
+    rounded = rounded_peers(network, REPOSITORY / "gpt2-124m-ctranslate2", THREADS)
+    with served(gpt2_package(network, "gpt2-124m-int8-64", quantization=Quantization(8))) as ours:
+        for rows, target in ROUNDED_TARGETS.items():
+            figures += drawing(ROUNDED, ours, rounded, rows, target)
+    return figures
 
 
-def drawing(ours: Served, others: Mapping[str, Peer], rows: int, target: float) -> list[Figure]:
+def drawing(title: str, ours: Served, others: Mapping[str, Peer], rows: int, target: float) -> list[Figure]:
     """Tokens per second with ``rows`` sequences at a time."""
     tokens = with_begin(ours, rows, GIVEN)
     work: dict[str, Work] = {"ours": lambda: ours.generate(tokens[:, 1:], NEW)}
     for name, peer in others.items():
         work[name] = lambda peer=peer: peer.generate(tokens, NEW)  # type: ignore[misc]
     targets = {"ctranslate2": target}
-    return _figures(f"sampling, {rows} at once", interleaved(work), rows * NEW, targets)
+    return _figures(title, f"sampling, {rows} at once", interleaved(work), rows * NEW, targets)
 
 
 def scoring(ours: Served, others: Mapping[str, Peer]) -> list[Figure]:
@@ -109,7 +115,7 @@ def scoring(ours: Served, others: Mapping[str, Peer]) -> list[Figure]:
     work: dict[str, Work] = {"ours": lambda: ours.score(tokens[:, 1:])}
     for name, peer in others.items():
         work[name] = lambda peer=peer: peer.score(tokens)  # type: ignore[misc]
-    return _figures("scoring", interleaved(work), tokens[:, 1:].size, SCORING)
+    return _figures(TITLE, "scoring", interleaved(work), tokens[:, 1:].size, SCORING)
 
 
 def interleaved(work: Mapping[str, Work]) -> dict[str, NDArray[np.float64]]:
@@ -124,17 +130,21 @@ def interleaved(work: Mapping[str, Work]) -> dict[str, NDArray[np.float64]]:
 
 
 def _figures(
-    name: str, taken: dict[str, NDArray[np.float64]], tokens: int, targets: Mapping[str, float]
+    title: str,
+    name: str,
+    taken: dict[str, NDArray[np.float64]],
+    tokens: int,
+    targets: Mapping[str, float],
 ) -> list[Figure]:
     ours = taken.pop("ours")
     rate = float(np.median(tokens / ours))
-    figures = [Figure(TITLE, f"{name}: ours", rate, unit="tokens/s", note=NOTE)]
+    figures = [Figure(title, f"{name}: ours", rate, unit="tokens/s", note=NOTE)]
     for peer, seconds in taken.items():
         ratio, target = float(np.median(seconds / ours)), targets.get(peer)
-        figures.append(Figure(TITLE, f"{name}: over {peer}", ratio, target, "at least", "x", NOTE))
+        figures.append(Figure(title, f"{name}: over {peer}", ratio, target, "at least", "x", NOTE))
     for peer in targets.keys() - taken.keys():
         note = f"{peer} is not installed here, so nothing is compared with it."
-        figures.append(Figure(TITLE, f"{name}: {peer} absent", float("nan"), note=note))
+        figures.append(Figure(title, f"{name}: {peer} absent", float("nan"), note=note))
     return figures
 
 

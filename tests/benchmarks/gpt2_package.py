@@ -1,4 +1,4 @@
-"""GPT-2's architecture with random weights as a package: a decoder over an in-place cache, and a scorer."""
+"""GPT-2's architecture with random weights as a package: one graph that decodes and scores."""
 
 from __future__ import annotations
 
@@ -7,18 +7,21 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import onnx
 import torch
 from torch import nn
 from torch.nn import functional
 
 from export.graph import cached_decoder as graph
-from export.graph.onnx import Signature, export_onnx, to_bytes
-from export.package.write import write_package
+from export.graph.interface import onnx_component
+from export.graph.onnx import to_bytes
+from export.graph.quantize import Quantization
+from export.graph.store import Beside
+from export.package.write import staging, write_package
 from tests.benchmarks.networks.decoder import Block, Decoder, Projection, Size
 
 REPOSITORY = Path("build/bench-models")
 MAX_LENGTH = 256  # of the caches; the network has more positions
-ROWS, LENGTH = "rows", "length"
 
 
 class Scorer(nn.Module):
@@ -55,25 +58,24 @@ def network_of(size: Size | None = None, seed: int = 0) -> Decoder:
     return Decoder(size).eval()
 
 
-def gpt2_package(network: Decoder, name: str = "gpt2-124m", to: Path = REPOSITORY) -> Path:
+def gpt2_package(
+    network: Decoder,
+    name: str = "gpt2-124m",
+    to: Path = REPOSITORY,
+    quantization: Quantization | None = None,
+) -> Path:
     """The package's folder; written at the first use."""
-    folder = to / name / "1"
+    folder = to / name / "2"
     if folder.is_dir():
         return folder
-    files = {"decoder.onnx": decoder_graph(network), "scorer.onnx": scorer_graph(network)}
-    return write_package(specification(name, network.size), dict(files), to, 1)
-
-
-def decoder_graph(network: Decoder) -> bytes:
-    """The graph over an in-place cache."""
-    return to_bytes(graph.build_cached_decoder(describe(network)))
-
-
-def scorer_graph(network: Decoder) -> bytes:
-    """The graph over whole rows."""
-    tokens = torch.zeros(2, 8, dtype=torch.int64)
-    signature = Signature({"tokens": tokens}, ("logits",), {"tokens": {0: ROWS, 1: LENGTH}})
-    return to_bytes(export_onnx(Scorer(network), signature))
+    with staging(to, name) as stage:
+        with Beside(stage / "decoder.onnx.data") as store:
+            model = graph.build_cached_decoder(
+                describe(network), selective=True, store=store, quantization=quantization
+            )
+        (stage / "decoder.onnx").write_bytes(to_bytes(model))
+        files = {file: stage / file for file in ("decoder.onnx", "decoder.onnx.data")}
+        return write_package(specification(name, network.size, model), dict(files), to, 2)
 
 
 def describe(network: Decoder) -> graph.Decoder:
@@ -84,7 +86,7 @@ def describe(network: Decoder) -> graph.Decoder:
         position=_array(network.wpe.weight),
         blocks=[_block(block) for block in network.h if isinstance(block, Block)],
         norm_out=_norm(network.ln_f),
-        head=graph.Linear(_array(network.wte.weight).T),
+        head=None,
         heads=size.heads,
         kv_heads=size.heads,
         head_dim=size.width // size.heads,
@@ -119,7 +121,7 @@ def _cached(size: Size) -> int:
     return min(MAX_LENGTH, size.max_length)
 
 
-def specification(name: str, size: Size) -> dict[str, Any]:
+def specification(name: str, size: Size, model: onnx.ModelProto) -> dict[str, Any]:
     """Rows of up to 256 tokens; the last token of the vocabulary begins a row, and none ends it."""
     return {
         "format_version": 1,
@@ -135,7 +137,7 @@ def specification(name: str, size: Size) -> dict[str, Any]:
             "levels": size.vocabulary,
             "max_length": _cached(size),
         },
-        "components": {"scorer": _scorer(size), "decoder": _decoder(size)},
+        "components": {"decoder": onnx_component(model, "decoder.onnx")},
         "autoregressive": {
             "vocabulary": size.vocabulary,
             "begin_symbol": size.vocabulary - 1,
@@ -148,35 +150,3 @@ def specification(name: str, size: Size) -> dict[str, Any]:
         },
         "parity": {"max_abs_error": 0.0, "max_rel_error": 0.0, "inputs": "not compared: random weights"},
     }
-
-
-def _scorer(size: Size) -> dict[str, Any]:
-    return {
-        "format": "onnx",
-        "file": "scorer.onnx",
-        "inputs": [_port("tokens", "int64", ROWS, LENGTH)],
-        "outputs": [_port("logits", "float32", ROWS, LENGTH, size.vocabulary)],
-    }
-
-
-def _decoder(size: Size) -> dict[str, Any]:
-    shape = (ROWS, size.heads, _cached(size), size.width // size.heads)
-    names = [f"{part}_{layer}" for layer in range(size.layers) for part in ("key", "value")]
-    lengths = [_port("seqlens_k", "int32", ROWS), _port("total_sequence_length", "int32")]
-    return {
-        "format": "onnx",
-        "file": "decoder.onnx",
-        "inputs": [
-            _port("tokens", "int64", ROWS, "new"),
-            *lengths,
-            *(_port(f"past_{name}", "float32", *shape) for name in names),
-        ],
-        "outputs": [
-            _port("logits", "float32", ROWS, "new", size.vocabulary),
-            *(_port(f"present_{name}", "float32", *shape) for name in names),
-        ],
-    }
-
-
-def _port(name: str, dtype: str, *shape: int | str) -> dict[str, Any]:
-    return {"name": name, "dtype": dtype, "shape": list(shape)}

@@ -63,14 +63,14 @@ class Transformers:
 
 
 class CTranslate2:
-    """Its own engine in float32; the model is written to ``folder`` once."""
+    """Its own engine; the model is written to ``folder`` once, in float32, and rounded when it is read."""
 
-    def __init__(self, network: Decoder, folder: Path, threads: int) -> None:
+    def __init__(self, network: Decoder, folder: Path, threads: int, compute_type: str = "float32") -> None:
         if not folder.is_dir():
             _convert(network, folder)
         library: Any = import_module("ctranslate2")
         self.generator = library.Generator(
-            str(folder), device="cpu", compute_type="float32", inter_threads=1, intra_threads=threads
+            str(folder), device="cpu", compute_type=compute_type, inter_threads=1, intra_threads=threads
         )
 
     def generate(self, tokens: Ids, new: int) -> None:
@@ -93,6 +93,13 @@ def peers(network: Decoder, folder: Path, threads: int) -> dict[str, Peer]:
     if find_spec("transformers") is not None:
         found["transformers"] = Transformers(network)
     return found
+
+
+def rounded_peers(network: Decoder, folder: Path, threads: int) -> dict[str, Peer]:
+    """Those that are installed and hold weights in 8 bits."""
+    if find_spec("ctranslate2") is None:
+        return {}
+    return {"ctranslate2": CTranslate2(network, folder, threads, "int8")}
 
 
 def _names(tokens: Ids) -> list[list[str]]:

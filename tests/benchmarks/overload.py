@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from serving.errors import ServingError
-from tests.benchmarks.engines import MODELS, Loaded, Timed, engine_with, seconds_per_run
+from tests.benchmarks.engines import MODELS, Loaded, Timed, engine_with
 from tests.benchmarks.figures import Figure
-from tests.benchmarks.mixed import MAX_ROWS, STEPS, Costs, Trace, draw, ideal
+from tests.benchmarks.mixed import MAX_ROWS, STEPS, Costs, Trace, draw, ideal, measured_costs
 
 TITLE = "Overload at twice the capacity, with deadlines"
 NOTE = (
@@ -35,9 +35,8 @@ class Outcome:
 def run() -> list[Figure]:
     """Share of the admitted in time, and share of the refused that could have been."""
     with engine_with(MODELS / "digits-diffusion" / "1") as loaded:
-        one, full = (seconds_per_run(loaded.network, rows) for rows in (1, MAX_ROWS))
-        costs = Costs(one - (full - one) / (MAX_ROWS - 1), (full - one) / (MAX_ROWS - 1))
-        trace = draw(2.0 * MAX_ROWS / full / STEPS.mean(), DURATION_S, seed=2)
+        costs = measured_costs(loaded)
+        trace = draw(2.0 * MAX_ROWS / costs.run_s(MAX_ROWS) / STEPS.mean(), DURATION_S, seed=2)
         warm(loaded)
         outcome = drive(loaded, trace)
     met = len(outcome.in_time) / max(1, len(outcome.admitted))

@@ -73,7 +73,8 @@ def test_dry_run_writes_a_page_that_says_nothing_was_measured(tmp_path: Path) ->
     assert len(content["kernels"]) == 12
     ways = {loop["way"] for loop in content["loops"]}
     assert ways == {
-        "eager", "TorchScript + denoise_step", "eager + kernels", "TorchScript + kernels",
+        "eager", "TorchScript + denoise_step", "TorchScript + denoise_rows in place", "eager + kernels",
+        "TorchScript + kernels",
     }  # fmt: skip
     assert all(loop["difference"] < 1e-4 for loop in content["loops"])
     assert "Nothing here was measured" in (tmp_path / "benchmarks-gpu.md").read_text()

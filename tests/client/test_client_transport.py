@@ -21,6 +21,7 @@ from pxserve import (
     Summary,
     TextDelta,
 )
+from pxserve.channel import Endpoint
 from pxserve.v1 import sample_pb2
 from tests.client.fake_server import Failure, Script, retry_after
 
@@ -188,3 +189,52 @@ def test_the_asynchronous_client_repeats_as_the_blocking_one_does(target: str, s
 
     with_client(target, use)
     assert script.count(sample_pb2.SampleRequest) == 4
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "127.0.0.1:8500",
+        "127.8.8.8:1",
+        "localhost:8500",
+        "[::1]:8500",
+        "unix:/run/pxserve.sock",
+        "dns:///localhost:8500",
+        "ipv4:127.0.0.1:8500",
+        "ipv6:[::1]:8500",
+        "localhost",
+    ],
+)
+def test_a_token_may_travel_unencrypted_on_this_machine(target: str) -> None:
+    Endpoint(target, token="secret")
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "10.0.0.7:8500",
+        "models.example.org:8500",
+        "localhost.example.org:8500",
+        "127.0.0.1.example.org:8500",
+        "dns:///10.0.0.7:8500",
+        "dns://127.0.0.1/models:8500",
+        "[2001:db8::1]:8500",
+        "xds:///models",
+    ],
+)
+def test_a_token_does_not_leave_this_machine_unencrypted_unless_told_to(target: str) -> None:
+    for made in (lambda: Client(target, token="secret"), lambda: AsyncClient(target, token="secret")):
+        with pytest.raises(ValueError, match="unencrypted") as caught:
+            made()
+        assert "secret" not in str(caught.value)
+    Endpoint(target)
+    Endpoint(target, tls=True, token="secret")
+    Endpoint(target, token="secret", allow_plaintext_token=True)
+
+
+def test_a_priority_travels_with_the_call(target: str, script: Script) -> None:
+    with Client(target) as client:
+        client.sample("digits", priority=3)
+        client.sample("digits")
+    assert script.metadata[0]["x-priority"] == "3"
+    assert "x-priority" not in script.metadata[1]

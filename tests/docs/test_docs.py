@@ -7,18 +7,36 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from serving.telemetry.table import REASONS
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
 
 
-def test_the_module_map_is_fresh() -> None:
-    spec = importlib.util.spec_from_file_location("modules", ROOT / "docs" / "modules.py")
+def page_of(name: str) -> ModuleType:
+    """The module docs/NAME.py, which writes a page."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / "docs" / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
-    modules = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(modules)
-    assert modules.page() == modules.PAGE.read_text(), "run `python docs/modules.py`"
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("name", ["modules", "metrics"])
+def test_a_written_page_is_fresh(name: str) -> None:
+    module = page_of(name)
+    assert module.page() == module.PAGE.read_text(), f"run `python docs/{name}.py`"
+
+
+def test_counters_of_refusals_begin_at_zero_for_every_documented_reason() -> None:
+    page = (ROOT / "docs" / "errors.md").read_text()
+    documented = re.findall(r"^\| [A-Z_]+ \| `([A-Z_]+)`", page, re.M)
+    assert sorted(REASONS) == sorted(documented), "serving/telemetry/table.py: REASONS"
 
 
 def test_every_reason_in_the_code_is_documented_and_no_other() -> None:

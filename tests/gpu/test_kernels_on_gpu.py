@@ -12,7 +12,7 @@ from kernels.logprobs import gather_logprobs
 from kernels.philox import philox_normal, philox_uniform, philox_words
 from kernels.token_sampling import sample_tokens
 from tests.benchmarks.gpu.timing import Clock, copy_microseconds
-from tests.kernels import cases
+from tests.kernels import cases, row_cases
 from tests.kernels.cases import Case, Maker
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA")]
@@ -25,6 +25,7 @@ CASES: list[Case] = [
     cases.denoise_case(3, (3, 11, 13), torch.float32, "drawn", Maker(2)),
     cases.denoise_case(3, (3, 64, 64), torch.float32, "given", Maker(3, strided=True)),
     cases.denoise_case(0, (4,), torch.float32, "drawn", Maker(5)),
+    *(row_cases.rows_case(sizes, Maker(23)) for sizes in row_cases.SIZES),
     *(cases.philox_case(3, 2, n, kind, Maker(6)) for kind in KINDS for n in (1, 77, 9001)),
     *(cases.philox_case(3, 1, 5, kind, Maker(6)) for kind in KINDS),
     *(cases.sampling_case(40, size, torch.float32, Maker(size)) for size in VOCABULARIES),

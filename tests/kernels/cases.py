@@ -82,16 +82,17 @@ def table(make: Maker, rows: int) -> torch.Tensor:
     coefficients[1::2, 7:10] = 0.0
     coefficients[1::3, 10] = 0.0
     coefficients[2::3, 11:13] = 0.0
+    coefficients[0::2, 13] = 0.0
     return coefficients
 
 
 def denoise_case(
     rows: int, shape: tuple[int, ...], dtype: torch.dtype, noise: str, make: Maker, history: int = 2
 ) -> Case:
-    given = (
+    given: dict[str, Any] = (
         {"noise": make.normal(rows, *shape), "renoise": make.normal(rows, *shape)} if noise == "given" else {}
     )
-    drawn = (
+    drawn: dict[str, Any] = (
         {name: make.counter(rows) for name in ("seed", "row", "line", "particle")} if noise == "drawn" else {}
     )
     operands = denoise.Operands(
@@ -113,10 +114,10 @@ def _denoise_rows(operands: Operands, index: torch.Tensor) -> Operands:
     given = denoise.Operands(*operands)
     assert given.unconditional_row is not None
     both = torch.cat((index, given.unconditional_row[index]))
-    rows = {
+    rows: dict[str, Any] = {
         name: value[index]
         for name, value in given._asdict().items()
-        if value is not None and name not in ("model_output", "unconditional_row")
+        if isinstance(value, torch.Tensor) and name not in ("model_output", "unconditional_row")
     }
     again = torch.arange(len(index), device=index.device) + len(index)
     return denoise.Operands(**rows, model_output=given.model_output[both], unconditional_row=again)

@@ -52,7 +52,7 @@ def normals(counter: Sequence[int], n: int) -> Floats:
 
 @dataclass(frozen=True)
 class DenoiseRow:
-    """One row of the denoising loop: table [13], history [3, n], the others [n]."""
+    """One row of the denoising loop: table [14], history [3, n], the others [n]."""
 
     table: Floats
     x: Floats
@@ -66,11 +66,11 @@ class DenoiseRow:
 
     def step(self) -> tuple[Floats, Floats]:
         """(x', x0)."""
-        g, p, q, lo, hi, a, b, c1, c2, c3, d, scale, noise = self.table
+        g, p, q, lo, hi, a, b, c1, c2, c3, d, scale, noise, e = self.table
         m = self.unconditional + g * (self.conditional - self.unconditional)
         x0 = np.clip(p * self.x + q * m, lo, hi)
         past = c1 * self.history[0] + c2 * self.history[1] + c3 * self.history[2]
-        following = a * self.x + b * x0 + past + d * self.z
+        following = a * self.x + b * x0 + e * m + past + d * self.z
         return np.where(self.observed, scale * self.known + noise * self.z2, following), x0
 
 

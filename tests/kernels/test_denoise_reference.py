@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -30,9 +32,13 @@ def test_every_term_is_as_written_in_the_literature() -> None:
     rows, n = 7, 40
     given = full(rows, n)
     actual = denoise_step(**given._asdict())
-    wide = {name: value.double().numpy() for name, value in given._asdict().items() if value is not None}
+    wide = {
+        name: value.double().numpy()
+        for name, value in given._asdict().items()
+        if isinstance(value, torch.Tensor)
+    }
     for i in range(rows):
-        inpainted = wide["coefficients"][i, 11:].any()
+        inpainted = wide["coefficients"][i, 11:13].any()
         row = oracle.DenoiseRow(
             wide["coefficients"][i], wide["x"][i], wide["model_output"][i], wide["model_output"][rows + i],
             wide["history"][i], wide["noise"][i], wide["known"][i], (wide["observed"][i] > 0) & inpainted,
@@ -64,13 +70,12 @@ def test_operands_with_coefficient_zero_may_hold_anything() -> None:
     coefficients = given.coefficients.clone()
     coefficients[0, 7:11], coefficients[0, 11:13] = 0.0, 0.0
     clean = given._replace(coefficients=coefficients)
-    poisoned = clean._replace(
-        **{
-            name: torch.cat((torch.full_like(value[:1], torch.nan), value[1:]))
-            for name, value in clean._asdict().items()
-            if name in ("history", "noise", "known", "renoise")
-        }
-    )
+    poison: dict[str, Any] = {
+        name: torch.cat((torch.full_like(value[:1], torch.nan), value[1:]))
+        for name, value in clean._asdict().items()
+        if name in ("history", "noise", "known", "renoise")
+    }
+    poisoned = clean._replace(**poison)
     expected, actual = denoise_step(**clean._asdict()), denoise_step(**poisoned._asdict())
     assert all(torch.equal(one, other) for one, other in zip(expected, actual, strict=True))
 

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from kernels import _token_reference, denoise, philox, token_sampling
-from tests.kernels import cases
+from kernels import _token_reference, denoise, philox, rows, token_sampling
+from tests.kernels import cases, row_cases
 from tests.kernels.cases import Case, Maker
 
 pytestmark = [
@@ -39,6 +39,7 @@ CASES: list[Case] = [
     cases.denoise_case(2, (3, 8, 8), torch.float32, "none", Maker(4), history=0),
     cases.denoise_case(0, (4,), torch.float32, "drawn", Maker(5)),
     cases.denoise_case(3, (3, 7, 5), torch.float16, "given", STRIDED),
+    *(row_cases.rows_case(sizes, Maker(23)) for sizes in row_cases.SIZES),
     *(
         cases.philox_case(2, 2, n, kind, Maker(6))
         for kind in ("words", "uniform", "normal")
@@ -103,10 +104,12 @@ def test_row_alone_equals_the_row_in_its_batch_bit_for_bit(case: Case) -> None:
 def test_block_size_changes_no_bit_of_noise_and_steps(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
     drawn = cases.philox_case(2, 1, 1300, "normal", Maker(20))
     stepped = cases.denoise_case(2, (1300,), torch.float32, "drawn", Maker(21))
-    before = [cases.results(case.launch(*case.operands)) for case in (drawn, stepped)]
+    rowed = row_cases.rows_case(row_cases.Sizes(3, 1300), Maker(24))
+    before = [cases.results(case.launch(*case.operands)) for case in (drawn, stepped, rowed)]
     monkeypatch.setattr(philox, "configuration", lambda n: (block, 4))
-    monkeypatch.setattr(denoise, "configuration", lambda n: denoise.Configuration(block, 4))
-    after = [cases.results(case.launch(*case.operands)) for case in (drawn, stepped)]
+    for module in (denoise, rows):
+        monkeypatch.setattr(module, "configuration", lambda n: denoise.Configuration(block, 4))
+    after = [cases.results(case.launch(*case.operands)) for case in (drawn, stepped, rowed)]
     for one, other in zip(before, after, strict=True):
         for left, right in zip(one, other, strict=True):
             assert torch.equal(left, right)

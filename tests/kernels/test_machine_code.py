@@ -33,11 +33,19 @@ LIKELIHOOD = "kernels._likelihood_kernels"
 DTYPES = {"*fp32": torch.float32, "*fp16": torch.float16, "*bf16": torch.bfloat16}
 
 
-def denoise_build(output: str, guided: bool, history: int, inpainted: bool, drawn: bool) -> Build:
+def denoise_build(
+    output: str, guided: bool, history: int, inpainted: bool, drawn: bool, direct: bool = False
+) -> Build:
     block, warps = denoise.configuration(3 * 32 * 32)
     types = {"x_ptr": "*fp32", "output_ptr": output, "table_ptr": "*fp32", "next_ptr": "*fp32",
              "x0_ptr": "*fp32", "n": "i32", "output_stride": "i32"}  # fmt: skip
-    constants: dict[str, Any] = {"HISTORY": history, "BLOCK": block, "noise_ptr": None, "renoise_ptr": None}
+    constants: dict[str, Any] = {
+        "HISTORY": history,
+        "DIRECT": direct,
+        "BLOCK": block,
+        "noise_ptr": None,
+        "renoise_ptr": None,
+    }
     optional = {"unconditional_ptr": ("*i64", guided), "history_ptr": ("*fp32", history > 0),
                 "known_ptr": ("*fp32", inpainted), "observed_ptr": ("*i1", inpainted)}  # fmt: skip
     optional |= {f"{name}_ptr": ("*i64", drawn) for name in ("seed", "row", "line", "particle")}
@@ -48,6 +56,20 @@ def denoise_build(output: str, guided: bool, history: int, inpainted: bool, draw
             constants[name] = None
     aligned = ("n", "output_stride")
     return Build("kernels.denoise", "_denoise_kernel", types, constants, warps, aligned=aligned, fusion=False)
+
+
+def rows_build(output: str, given: bool) -> Build:
+    block, warps = denoise.configuration(3 * 32 * 32)
+    types = {"x_ptr": "*fp32", "x0_ptr": "*fp32", "lines_ptr": "*fp32", "positions_ptr": "*i64",
+             "output_ptr": output, "network_x_ptr": "*fp32", "network_t_ptr": "*fp32", "bad_ptr": "*i32",
+             "n": "i32", "output_stride": "i32", "state_stride": "i32", "last_line": "i32"}  # fmt: skip
+    constants: dict[str, Any] = {"BLOCK": block}
+    if given:
+        types |= {"known_ptr": "*fp32", "observed_ptr": "*i1"}
+    else:
+        constants |= {"known_ptr": None, "observed_ptr": None}
+    aligned = ("n", "output_stride", "state_stride")
+    return Build("kernels.rows", "_rows_kernel", types, constants, warps, aligned=aligned, fusion=False)
 
 
 def sampling_build(size: int, logits: str) -> Build:
@@ -135,7 +157,10 @@ def image_build() -> Build:
 BUILDS: dict[str, tuple[Build, int, int, int]] = {
     "denoise": (denoise_build("*fp32", False, 0, False, True), 96, 8, 0),
     "denoise deterministic": (denoise_build("*fp32", False, 0, False, False), 64, 8, 0),
+    "denoise direct": (denoise_build("*fp32", False, 0, False, False, direct=True), 64, 8, 0),
     "denoise everything": (denoise_build("*bf16", True, 3, True, True), 200, 20, 16),
+    "denoise_rows": (rows_build("*fp32", False), 168, 20, 16),
+    "denoise_rows everything": (rows_build("*bf16", True), 200, 20, 16),
     "philox normal": (philox_build(), 64, 0, 0),
     "sample_tokens 1,024": (sampling_build(1024, "*fp32"), 128, 2, 1),
     "sample_tokens 8,192": (sampling_build(8192, "*fp32"), 128, 4, 1),

@@ -6,13 +6,24 @@ from pathlib import Path
 import pytest
 from google.protobuf import descriptor_pb2
 
-from protos.generate import DESCRIPTOR, PROTOS, STUBS, buf, generate
+from protos.generate import (
+    DESCRIPTOR,
+    INFERENCE_STUBS,
+    PROTOS,
+    STUBS,
+    buf,
+    generate,
+    generate_inference,
+)
 
 
 def test_stubs_are_what_the_protos_generate(tmp_path: Path) -> None:
     generate(tmp_path)
-    fresh = {path.name: path.read_bytes() for path in (tmp_path / "pxserve/v1").iterdir()}
-    committed = {path.name: path.read_bytes() for path in (STUBS / "pxserve/v1").glob("*_pb2*.py*")}
+    generate_inference(tmp_path)
+    generated = [*(tmp_path / "pxserve/v1").iterdir(), *(tmp_path / "inference").iterdir()]
+    kept = [*(STUBS / "pxserve/v1").glob("*_pb2*.py*"), *(INFERENCE_STUBS / "inference").glob("*_pb2*.py*")]
+    fresh = {path.name: path.read_bytes() for path in generated}
+    committed = {path.name: path.read_bytes() for path in kept}
     assert fresh.keys() == committed.keys(), "run `make protos`"
     stale = [name for name in fresh if fresh[name] != committed[name]]
     assert not stale, "run `make protos`"

@@ -18,6 +18,7 @@ from rich.table import Table
 from pxserve.aio import AsyncClient
 from pxserve.bench import Report, Workload, summarise
 from pxserve.bench import run as send
+from pxserve.cli.connect import connection
 
 OPERATIONS = ("sample", "likelihood", "encode", "reconstruct", "score_anomaly")
 BATCH = "pxserve_batch_rows"
@@ -71,7 +72,7 @@ def run(given: argparse.Namespace) -> int:
 
 
 async def _send(given: argparse.Namespace, workload: Workload) -> Report:
-    async with AsyncClient(given.target, tls=given.tls, token=given.token) as client:
+    async with AsyncClient(given.target, **connection(given)) as client:
         return summarise(workload, await send(client, workload))
 
 

@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import argparse
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args, get_origin
 
 from pxserve import administration, operations
-from pxserve.cli import bench
+from pxserve.cli import bench, connect, health
 from pxserve.options import hints, signature
-
-DEFAULT_TARGET = "127.0.0.1:8500"
 
 HELP = {
     "version": "model version (default: the model's default version)",
     "request_id": "sent as x-request-id",
     "timeout_s": "deadline in seconds",
+    "priority": "higher goes first, as far as the token allows; below 0: after everybody",
     "seed": "same seed, same answer (default: drawn by the server)",
     "first_row": "row i draws from (seed, first_row + i)",
     "n": "rows to draw, or completions per row",
@@ -101,15 +99,18 @@ def parser() -> argparse.ArgumentParser:
     listing = commands.add_parser("models", help="list models, or describe one")
     listing.add_argument("model", nargs="?", help="describe this one")
     listing.add_argument("--version", type=int, help=HELP["version"])
-    _add_connection(listing)
+    connect.add_flags(listing)
     for name, command in COMMANDS.items():
         sub = commands.add_parser(name, help=command.about, description=command.build.__doc__)
         sub.add_argument("model", help="model name")
         _add_parameters(sub, command.build)
-        _add_connection(sub)
+        connect.add_flags(sub)
     load = commands.add_parser("bench", help="send an open-loop load and report latencies")
     bench.add_flags(load)
-    _add_connection(load)
+    connect.add_flags(load)
+    probe = commands.add_parser("health", help="ask whether the server accepts work; exit code 0 if so")
+    health.add_flags(probe)
+    connect.add_flags(probe)
     return root
 
 
@@ -118,17 +119,6 @@ def arguments_of(command: Command, given: argparse.Namespace) -> dict[str, Any]:
     names = set(signature(command.build).parameters) - {*FILES, "model", "observed", "prompt", "label"}
     values = {name: getattr(given, name, None) for name in names - {"conditions"}}
     return {name: value for name, value in values.items() if value is not None}
-
-
-def _add_connection(sub: argparse.ArgumentParser) -> None:
-    group = sub.add_argument_group("connection and output")
-    target = os.environ.get("PXSERVE_TARGET", DEFAULT_TARGET)
-    group.add_argument("--target", default=target, metavar="HOST:PORT", help="server (default: %(default)s)")
-    group.add_argument(
-        "--tls", nargs="?", const=True, metavar="ROOTS.pem", help="use TLS, with the system's roots or these"
-    )
-    group.add_argument("--token", default=os.environ.get("PXSERVE_TOKEN"), help="default: $PXSERVE_TOKEN")
-    group.add_argument("--json", action="store_true", help="print one JSON object, and no progress")
 
 
 def _add_parameters(sub: argparse.ArgumentParser, build: Callable[..., Any]) -> None:

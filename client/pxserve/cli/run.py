@@ -11,7 +11,9 @@ from typing import Any
 
 from rich.console import Console
 
-from pxserve.cli import bench, files, show
+from pxserve.channel import ConnectionSettingError
+from pxserve.cli import bench, files, health, show
+from pxserve.cli.connect import connection
 from pxserve.cli.draw import draw
 from pxserve.cli.files import UsageError
 from pxserve.cli.flags import COMMANDS, arguments_of, parser
@@ -28,9 +30,11 @@ def run(arguments: Sequence[str] | None = None) -> int:
     try:
         if given.command == "bench":
             return bench.run(given)
-        with Client(given.target, tls=given.tls, token=given.token) as client:
+        if given.command == "health":
+            return health.run(given)
+        with Client(given.target, **connection(given)) as client:
             return _answer(client, given)
-    except (UsageError, OSError) as error:
+    except (UsageError, ConnectionSettingError, OSError) as error:
         errors.print(f"pxserve {given.command}: {error}", markup=False, soft_wrap=True)
         return 2
     except PxserveError as error:

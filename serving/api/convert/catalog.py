@@ -9,10 +9,11 @@ from serving.api.convert.texts import has_text
 from serving.api.convert.values import text_of
 from serving.families.capability import Capability, Method, Parameter
 from serving.repository.loader import LoadedModel
-from serving.repository.repository import State, Version
+from serving.repository.version import State, Version
 
 _STATES = {
     State.LOADING: model_pb2.MODEL_STATE_LOADING,
+    State.WARMING: model_pb2.MODEL_STATE_WARMING,
     State.READY: model_pb2.MODEL_STATE_READY,
     State.FAILED: model_pb2.MODEL_STATE_FAILED,
     State.UNLOADING: model_pb2.MODEL_STATE_UNLOADING,
@@ -69,8 +70,8 @@ def _condition(condition: Condition) -> model_pb2.ConditionSpec:
     return model_pb2.ConditionSpec(
         name=condition.name,
         kind=condition.kind,
-        shape=condition.shape,
-        dtype=data_type_of("int32" if condition.kind == "class" else "float32"),
+        shape=condition.shape if condition.kind == "vector" else (),
+        dtype=data_type_of("float32" if condition.kind == "vector" else "int32"),
         classes=condition.classes,
         when_absent=condition.when_absent,
         class_names=condition.class_names,

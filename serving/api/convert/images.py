@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from export.package.schema import DataSpace
+from export.package.schema import DataSpace, Palette
 from serving.errors import invalid
 from serving.families.request import Array
 
@@ -33,6 +33,7 @@ class Raster:
     order: tuple[int, int, int]  # transposes [height, width, channel] to the data's axes
     flat: bool  # the data has no channel axis
     levels: int
+    colors: NDArray[np.float64] | None = None  # [levels, 3] where levels are entries of a palette
 
     @property
     def gray(self) -> NDArray[np.uint8]:
@@ -48,8 +49,10 @@ class Raster:
 
 
 def raster_of(space: DataSpace) -> Raster | None:
-    """None where a row is no picture of up to 256 levels with 1, 3 or 4 channels."""
+    """None where a row is no picture of up to 256 levels with 1, 3 or 4 channels, or of a palette."""
     sizes = dict(zip(space.axes, space.shape, strict=True))
+    if isinstance(space.transform, Palette):
+        return _palette(space.transform, sizes)
     has_axes = {"height", "width"} <= set(sizes) <= {"height", "width", "channel"}
     channels = sizes.get("channel", 1)
     if space.kind != "image" or not has_axes or channels not in _MODES or not 2 <= space.levels <= 256:
@@ -60,21 +63,50 @@ def raster_of(space: DataSpace) -> Raster | None:
     return Raster(sizes["height"], sizes["width"], channels, order, "channel" not in sizes, space.levels)
 
 
+def _palette(palette: Palette, sizes: dict[str, int]) -> Raster | None:
+    """Pictures in colour whose rows [height, width] are entries of the palette."""
+    if list(sizes) != ["height", "width"]:
+        return None
+    colors = np.array(palette.colors, np.float64)
+    return Raster(sizes["height"], sizes["width"], 3, (0, 1, 2), True, len(colors), colors)
+
+
 def levels_of(pictures: Sequence[bytes], raster: Raster, field: str) -> NDArray[np.int16]:
-    """[rows, *shape] levels, UNMAPPED where a gray value is none; InvalidArgument for any other picture."""
+    """[rows, *shape] levels, UNMAPPED where a gray value is none; InvalidArgument for any other picture.
+
+    Of a palette, every colour is its nearest entry.
+    """
     for index, png in enumerate(pictures):
         _check_header(png, raster, f"{field}[{index}]")
     rows = [_decoded(png, raster, f"{field}[{index}]") for index, png in enumerate(pictures)]
-    return raster.level[np.stack(rows)]
+    stacked = np.stack(rows)
+    return raster.level[stacked] if raster.colors is None else _nearest(stacked, raster.colors)
 
 
 def pngs_of(rows: Array, raster: Raster) -> list[bytes]:
     """One PNG per row of ``rows`` [rows, *shape] (levels)."""
+    if raster.colors is not None:
+        shown = np.round(raster.colors).astype(np.uint8)
+        return [_encoded(row, "RGB") for row in shown[np.asarray(rows, np.int64)]]
     solid = rows[..., None] if raster.flat else rows
     pixels = raster.gray[np.transpose(solid, (0, *(1 + np.argsort(raster.order)))).astype(np.int64)]
     if raster.channels == 1:
         pixels = pixels[..., 0]
     return [_encoded(row, _MODES[raster.channels][0]) for row in pixels]
+
+
+def _nearest(pixels: NDArray[np.uint8], colors: NDArray[np.float64]) -> NDArray[np.int16]:
+    """[...] the entry of least squared distance for pixels [..., 3]; the first among equals.
+
+    Colours as they are shown come first, so that a picture of the model's own comes back as it was.
+    """
+    distinct, back = np.unique(pixels.reshape(-1, 3), axis=0, return_inverse=True)
+    found = np.empty(len(distinct), np.int16)
+    shown = {tuple(color): i for i, color in reversed(list(enumerate(np.round(colors).astype(int).tolist())))}
+    for place, color in enumerate(distinct.astype(np.float64)):
+        own = shown.get(tuple(color.astype(int).tolist()))
+        found[place] = np.square(colors - color).sum(axis=1).argmin() if own is None else own
+    return found[back.reshape(-1)].reshape(pixels.shape[:-1])
 
 
 def _check_header(png: bytes, raster: Raster, field: str) -> None:
@@ -108,7 +140,7 @@ def _decoded(png: bytes, raster: Raster, field: str) -> NDArray[np.uint8]:
             field, f"decodes to {pixels.shape} {pixels.dtype}; are there chunks that change its type?"
         )
     row = np.transpose(pixels, raster.order)
-    return row[..., 0] if raster.flat else row
+    return row[..., 0] if raster.flat and raster.colors is None else row
 
 
 def _encoded(pixels: NDArray[np.uint8], mode: str) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TypeVar
 
 from google.protobuf.message import DecodeError, Message
@@ -9,7 +10,7 @@ from google.protobuf.unknown_fields import UnknownFieldSet
 
 from serving.errors import invalid
 
-MAX_MESSAGES = 64  # in one repeated field of messages (conditions)
+MAX_MESSAGES = 64  # in one repeated field of messages, or map (conditions, inputs, parameters)
 
 Parsed = TypeVar("Parsed", bound=Message)
 
@@ -41,5 +42,6 @@ def refuse_unknown(message: Message, path: str) -> None:
             continue
         if len(value) > MAX_MESSAGES:
             raise invalid(f"{path}{field.name}", f"{len(value)} entries; at most {MAX_MESSAGES}")
-        for index, entry in enumerate(value):
-            refuse_unknown(entry, f"{path}{field.name}[{index}].")
+        for place, entry in value.items() if isinstance(value, Mapping) else enumerate(value):
+            if isinstance(entry, Message):
+                refuse_unknown(entry, f"{path}{field.name}[{place}].")

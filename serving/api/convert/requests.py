@@ -169,7 +169,7 @@ def _rows(question: Message, field: str, rules: Rules) -> Rows | None:
     if not question.HasField(field):
         return None
     data: data_pb2.Data = getattr(question, field)
-    return rows_of(data, rules.spec, rules.max_rows, field)
+    return rows_of(data, rules.spec, rules.max_rows, field, rules.codec)
 
 
 def _observed(
@@ -201,9 +201,11 @@ def _given(message: data_pb2.Condition, field: str) -> Given:
         return Given(message.name, np.array(message.labels.ids, np.int64))
     if kind == "tensor":
         return Given(message.name, floats_of(message.tensor, f"{field}.tensor"))
+    if kind == "texts" and message.texts.texts and not message.texts.HasField("tokens"):
+        return Given(message.name, np.array(list(message.texts.texts), object))
     if kind == "use_null" and message.use_null:
         return Given(message.name, None)
-    raise invalid(f"{field}.{kind or 'value'}", "set labels or a tensor, or use_null to true")
+    raise invalid(f"{field}.{kind or 'value'}", "set labels, a tensor or texts, or use_null to true")
 
 
 _READERS: dict[type[Message], Callable[..., Asked]] = {

@@ -25,7 +25,10 @@ class Rows:
 
 @dataclass(frozen=True)
 class Given:
-    """One condition: ids [1 or rows] int64, a vector [1 or rows, ...] float32, or None for null."""
+    """One condition: ids [1 or rows] int64, a vector [1 or rows, ...] float32, texts [1 or rows], or None.
+
+    None is the null value.
+    """
 
     name: str
     value: Array | None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,9 @@ from serving.api.resolve.rows import Mask, check_lengths, check_shape, cleaned, 
 from serving.errors import InvalidArgument, invalid
 from serving.families.capability import Capability, Method
 from serving.families.request import Operation, Request
+
+if TYPE_CHECKING:
+    from serving.api.convert.texts import Codec
 
 SEED_BITS = 53  # of drawn seeds, so that JavaScript and JSON keep them exactly
 _ROW_NUMBERS = 1 << 32  # of the noise counter that holds first_row + i
@@ -30,6 +34,7 @@ class Rules:
     latent: DataSpace | None
     max_rows: int
     max_reply_bytes: int  # 0: rows travel one by one
+    codec: Codec | None = None  # of texts; None: bytes
 
 
 def resolve(asked: Asked, rules: Rules) -> Request:
@@ -55,7 +60,7 @@ def resolve(asked: Asked, rules: Rules) -> Request:
         end_lengths=None if end is None else end.lengths,
         latents=_latents(asked, rules),
         observed=observed,
-        conditions=conditions_of(asked.conditions, rules.spec, rows),
+        conditions=conditions_of(asked.conditions, rules.spec, rows, rules.codec),
         given_conditions=frozenset(one.name for one in asked.conditions if one.value is not None),
     )
 

@@ -63,10 +63,10 @@ def cleaned(rows: Rows, space: DataSpace, mask: Mask | None, field: str) -> Rows
 
     Read are entries that are observed (all of them without a mask) and lie before the row's end.
     """
-    read = np.ones(rows.data.shape, np.bool_) if mask is None else mask
+    read = mask
     if rows.lengths is not None:
-        read = read & _before_end(rows)
-    if not read.all():
+        read = _before_end(rows) if mask is None else mask & _before_end(rows)
+    if read is not None and not read.all():
         rows = Rows(np.where(read, rows.data, np.zeros((), rows.data.dtype)), rows.lengths)
     _check_values(rows.data, space, field)
     return Rows(rows.data.astype(space.dtype, copy=False), rows.lengths)
@@ -99,11 +99,9 @@ def _check_values(data: Array, space: DataSpace, field: str) -> None:
         wrong = ~np.isfinite(data)
         if wrong.any():
             raise invalid(field, f"row {_first_row(wrong)} holds NaN or infinity")
-    if space.levels:
-        wrong = np.less(data, 0) | np.greater_equal(data, space.levels)
-        if wrong.any():
-            row = _first_row(wrong)
-            raise invalid(field, f"row {row} holds values outside 0..{space.levels - 1} (or no level's gray)")
+    if space.levels and data.size and not 0 <= data.min() <= data.max() < space.levels:
+        row = _first_row(np.less(data, 0) | np.greater_equal(data, space.levels))
+        raise invalid(field, f"row {row} holds values outside 0..{space.levels - 1} (or no level's gray)")
 
 
 def _first_row(wrong: Mask) -> int:

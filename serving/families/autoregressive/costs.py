@@ -19,7 +19,10 @@ def network_rows(alphabet: Alphabet, request: Request) -> Rows:
     if operation is Operation.SAMPLE:
         return _both(alphabet, 0, int(sampling.continuation(alphabet, request).steps.sum()))
     if operation is Operation.LIKELIHOOD:
-        return _both(alphabet, _likelihood(alphabet, request), 0)
+        runs = _likelihood(alphabet, request)
+        return _terms(alphabet, runs) if request.method == "exact" else _both(alphabet, runs, 0)
+    if operation is Operation.SCORE_ANOMALY:
+        return _terms(alphabet, rows)
     if operation is Operation.INPAINT:
         return _inpaint(alphabet, request)
     if operation is Operation.INTERPOLATE:
@@ -36,6 +39,11 @@ def _both(alphabet: Alphabet, scored: int, decoded: int) -> Rows:
     if not alphabet.cached:
         return {"scorer": scored + decoded}
     return {name: count for name, count in (("scorer", scored), ("decoder", decoded)) if count}
+
+
+def _terms(alphabet: Alphabet, runs: int) -> Rows:
+    """Scoring runs that need no more than the symbols' own probabilities."""
+    return {"log_prob" if alphabet.scored_by_decoder else "scorer": runs}
 
 
 def _likelihood(alphabet: Alphabet, request: Request) -> int:
@@ -55,7 +63,7 @@ def _enumerated(alphabet: Alphabet, unknown: Flags) -> Ids:
 def _inpaint(alphabet: Alphabet, request: Request) -> Rows:
     partial = Partial.of(alphabet, request)
     if request.method == "enumerate":
-        return {"scorer": int(_enumerated(alphabet, partial.missing).sum())}
+        return _terms(alphabet, int(_enumerated(alphabet, partial.missing).sum()))
     particles = request.parameters.get("particles", 64) if request.method == "smc" else 1
     assert isinstance(particles, int)
     plan = Plan(request.completions, particles)

@@ -9,10 +9,18 @@ import torch
 from numpy.typing import NDArray
 
 from serving.families.autoregressive.noise import signed
-from serving.families.autoregressive.stopping import ANY, MAX_STOP_LENGTH, MAX_STOPS, matched
+from serving.families.autoregressive.stopping import (
+    ANY,
+    MAX_STOP_LENGTH,
+    MAX_STOPS,
+    Pieces,
+    matched,
+    stopped_text,
+)
 from serving.families.autoregressive.symbols import Alphabet, Flags, Ids
 from serving.families.autoregressive.tokens import Drawn, Settings, inverse
 from serving.families.rows import Slots, Tensors
+from serving.runtime.capture import sent
 
 Floats = NDArray[np.float64]
 RUNNING, STOPPED, FULL = 0, 1, 2
@@ -61,9 +69,11 @@ class Continuation:
 class DecodingRows:
     """State over ``slots`` slots; symbols and counters on the host, draws on the device."""
 
-    def __init__(self, alphabet: Alphabet, slots: int, device: torch.device) -> None:
+    def __init__(
+        self, alphabet: Alphabet, slots: int, device: torch.device, pieces: Pieces | None = None
+    ) -> None:
         self.alphabet = alphabet
-        self.end_symbol = alphabet.section.end_symbol if alphabet.variable else None
+        self.pieces = pieces  # None: symbols are the bytes of stop strings themselves
         self.settings = Settings(slots, device)
         self.begin = np.zeros(slots, np.int64)
         self.symbols = np.zeros((slots, alphabet.length), np.int64)
@@ -95,36 +105,45 @@ class DecodingRows:
 
     def _settle(self, slots: Slots, rows: Continuation) -> None:
         settings, sampling = self.settings, rows.sampling
-        index = torch.from_numpy(slots).to(settings.seed.device)
+        device = settings.seed.device
+        index = sent(torch.from_numpy(slots), device)
         settings.temperature[index] = sampling.temperature
         settings.top_k[index] = sampling.top_k
         settings.top_p[index] = sampling.top_p
         settings.min_p[index] = sampling.min_p
         settings.seed[index] = signed(rows.seed)
-        settings.row[index] = torch.from_numpy(rows.row).to(index.device)
+        settings.row[index] = sent(torch.from_numpy(rows.row), device)
 
     def remaining(self, slots: Slots) -> Ids:
         """Symbols each row may still take; 0: finished."""
         return np.where(self.reason[slots] == RUNNING, self.end[slots] - self.length[slots], 0)
 
-    def advance(self, slots: Slots, logits: torch.Tensor) -> None:
-        """Append one symbol to every row, from ``logits`` [rows, vocabulary] of its next position."""
+    def advance(self, slots: Slots, logits: torch.Tensor, log_mass: torch.Tensor | None = None) -> None:
+        """Append one symbol to every row, from ``logits`` [rows, vocabulary] of its next position.
+
+        ``log_mass`` [rows]: ln sum exp of the logits, where it is known already.
+        """
+        self.append(slots, self._next(slots, logits, self.length[slots], log_mass))
+
+    def append(self, slots: Slots, drawn: Drawn) -> None:
+        """Append what was drawn for every row's next position."""
         position = self.length[slots]
-        drawn = self._next(slots, logits, position)
         self.symbols[slots, position] = drawn.symbol
         self.length[slots] = position + 1
         self.log_prob[slots] += drawn.log_prob
         self.sampling_log_prob[slots] += drawn.sampling_log_prob
         self._finish(slots, drawn.symbol)
 
-    def _next(self, slots: Slots, logits: torch.Tensor, position: Ids) -> Drawn:
+    def _next(
+        self, slots: Slots, logits: torch.Tensor, position: Ids, log_mass: torch.Tensor | None
+    ) -> Drawn:
         inverted = self.inverted[slots]
         if not inverted.any():
-            return self.settings.draw(slots, logits, position)
-        found = inverse(logits, self.uniforms[slots, position], self.end_symbol)
+            return self.settings.draw(slots, logits, position, log_mass)
+        found = inverse(logits, self.uniforms[slots, position], self.alphabet.ends)
         if inverted.all():
             return found
-        drawn = self.settings.draw(slots, logits, position)
+        drawn = self.settings.draw(slots, logits, position, log_mass)
         return Drawn(
             np.where(inverted, found.symbol, drawn.symbol),
             np.where(inverted, found.log_prob, drawn.log_prob),
@@ -141,10 +160,15 @@ class DecodingRows:
     def _cut(self, slots: Slots, symbol: Ids, length: Ids) -> Ids:
         """Symbols at the end that stop the row and are no part of the answer; 0: it goes on."""
         cut = np.zeros(len(slots), np.int64)
-        if self.end_symbol is not None:
-            cut[symbol == self.end_symbol] = 1
+        if len(self.alphabet.ends):
+            cut[np.isin(symbol, self.alphabet.ends)] = 1
         watched: Flags = self.watched[slots]
-        if watched.any():
+        if self.pieces is not None:
+            for place in np.flatnonzero(watched).tolist():
+                slot = slots[place]
+                new = self.symbols[slot, self.given[slot] : length[place]].tolist()
+                cut[place] = max(cut[place], stopped_text(new, self.stop[slot], self.pieces))
+        elif watched.any():
             rows = slots[watched]
             back = self.length[rows][:, None] - np.arange(MAX_STOP_LENGTH, 0, -1)
             tail = np.where(back >= 0, self.symbols[rows[:, None], np.maximum(back, 0)], ANY - 1)

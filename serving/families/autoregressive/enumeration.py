@@ -30,10 +30,9 @@ class Table:
 
 
 def choices(alphabet: Alphabet) -> Ids:
-    """Symbols that an unknown may be: all but the end symbol, since the row goes on."""
+    """Symbols that an unknown may be: all but end symbols, since the row goes on."""
     ids = np.arange(alphabet.size, dtype=np.int64)
-    end = alphabet.section.end_symbol
-    return ids if end is None or not alphabet.variable else ids[ids != end]
+    return np.setdiff1d(ids, alphabet.ends)
 
 
 def values(alphabet: Alphabet, unknown: Flags) -> Floats:

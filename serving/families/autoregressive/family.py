@@ -19,7 +19,9 @@ from serving.families.autoregressive import (
     sampling,
     transform,
 )
+from serving.families.autoregressive.order import Order
 from serving.families.autoregressive.slotted import CachedTable, Decoder
+from serving.families.autoregressive.stopping import Pieces
 from serving.families.autoregressive.symbols import Alphabet
 from serving.families.autoregressive.whole import WholeRowTable
 from serving.families.calibration import Calibration
@@ -38,6 +40,8 @@ class AutoregressiveFamily:
         self.spec = spec
         self.calibration = calibration
         self.alphabet = Alphabet(spec)
+        places = self.alphabet.section.order
+        self.order = Order(places, spec.data.shape) if places is not None else None
         self._loop_rows: int | None = None  # rows of one loop, at most; changes no answer
 
     @property
@@ -54,6 +58,9 @@ class AutoregressiveFamily:
 
     def program(self, request: Request) -> Program:
         """The program of a request; FailedPrecondition where it has no answer."""
+        return self.order.program(request, self._program) if self.order else self._program(request)
+
+    def _program(self, request: Request) -> Program:
         if request.operation is Operation.SAMPLE:
             return sampling.sample(self.alphabet, request, self._loop_rows)
         if request.operation is Operation.LIKELIHOOD:
@@ -67,7 +74,11 @@ class AutoregressiveFamily:
 
     def statistics(self, request: Request) -> Program:
         """For calibration: answers a ScoreAnomaly request with raw statistics as ``score``, no p-values."""
-        return anomaly.statistics(self.alphabet, request)
+
+        def inner(request: Request) -> Program:
+            return anomaly.statistics(self.alphabet, request)
+
+        return self.order.program(request, inner) if self.order else inner(request)
 
     def network_rows(self, request: Request) -> dict[str, int]:
         """Network rows by component, an upper bound."""
@@ -82,11 +93,13 @@ class AutoregressiveFamily:
     ) -> dict[str, Table]:
         """The decoding table: over the cache where the package has one, else over whole rows."""
         table: Table
+        pieces = cast("Pieces | None", components.get("pieces"))
         if "decoder" in components:
             decoder = cast(Decoder, components["decoder"])
-            table = CachedTable(self.alphabet, decoder, capacity, device)
+            running = device.type != "cpu" or bool(components.get("running"))
+            table = CachedTable(self.alphabet, decoder, capacity, device, pieces, running=running)
         else:
-            table = WholeRowTable(self.alphabet, capacity, device, self._length_axis())
+            table = WholeRowTable(self.alphabet, capacity, device, self._length_axis(), pieces)
         self._loop_rows = table.capacity
         return {sampling.TABLE: table}
 

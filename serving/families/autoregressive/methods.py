@@ -44,7 +44,7 @@ def _sample(alphabet: Alphabet) -> Capability:
     parameters = (*DRAWING, PROMPT)
     if alphabet.variable:
         parameters += (Parameter("max_new_tokens", "int", None, minimum=1, maximum=alphabet.length),)
-    if alphabet.variable and alphabet.section.tokenizer == "bytes":
+    if alphabet.variable and alphabet.section.tokenizer != "none":
         parameters += (Parameter("stop", "strings", ()),)
     method = Method("ancestral", "EXACT", parameters, is_default=True, reference=CHAIN_RULE)
     return Capability(Operation.SAMPLE, (method,))

@@ -176,12 +176,12 @@ class _Run:
 
 def without_end(alphabet: Alphabet, law: Floats) -> tuple[Floats, Floats]:
     """The law given that the row goes on, not normalised, and the log-probability that it does."""
-    end = alphabet.section.end_symbol
-    if end is None or not alphabet.variable:
+    ends = alphabet.ends
+    if not len(ends):
         return law, np.zeros(law.shape[:-1], np.float64)
-    kept = np.log1p(-np.minimum(np.exp(law[..., end]), 1.0 - 1e-12))
+    kept = np.log1p(-np.minimum(np.exp(law[..., ends]).sum(axis=-1), 1.0 - 1e-12))
     closed = law.copy()
-    closed[..., end] = -np.inf
+    closed[..., ends] = -np.inf
     return closed, np.asarray(kept)
 
 

@@ -62,6 +62,9 @@ def conditionals(
     """
     log_prob, below = np.zeros(scored.shape, np.float64), np.zeros(scored.shape, np.float64)
     law = np.zeros((len(sequences) if position is not None else 0, alphabet.size), np.float64)
+    if alphabet.scored_by_decoder and position is None and not cumulative:
+        yield from _terms(alphabet, sequences, scored, log_prob)
+        return Conditionals(log_prob, below, law)
     for index, width in _chunks(alphabet, _needed(scored, position)):
         part = sequences.take(index)
         tokens = alphabet.network_input(part.begin, part.symbols, width)
@@ -73,6 +76,21 @@ def conditionals(
     return Conditionals(log_prob, below, law)
 
 
+def _terms(
+    alphabet: Alphabet, sequences: Sequences, scored: Flags, log_prob: Floats
+) -> Generator[Yield, Tensors, None]:
+    """Fill ``log_prob`` where ``scored``, by the network that lets nothing but the terms out."""
+    for index, width in _chunks(alphabet, _needed(scored, None), alphabet.length):
+        part = sequences.take(index)
+        tokens = alphabet.network_input(part.begin, part.symbols, width)
+        targets = np.where(scored[index, :width], part.symbols[:, :width], -1)
+        inputs = {"tokens": tokens, "targets": targets}
+        answer = yield Call(
+            "log_prob", {n: torch.from_numpy(np.ascontiguousarray(v)) for n, v in inputs.items()}
+        )
+        log_prob[index, :width] = answer["log_prob"].double().cpu().numpy()
+
+
 def _needed(scored: Flags, position: Ids | None) -> Ids:
     """Predictions that each row needs: last position asked for, plus 1."""
     length = scored.shape[1]
@@ -81,11 +99,12 @@ def _needed(scored: Flags, position: Ids | None) -> Ids:
     return needed if position is None else np.maximum(needed, position + 1)
 
 
-def _chunks(alphabet: Alphabet, needed: Ids) -> Iterator[tuple[Ids, int]]:
+def _chunks(alphabet: Alphabet, needed: Ids, entries: int | None = None) -> Iterator[tuple[Ids, int]]:
+    """Rows of one width, so many that ``entries`` for each (None: all logits) stay small."""
     widths = alphabet.width(needed)
     for width in np.unique(widths[needed > 0]):
         rows = np.flatnonzero((widths == width) & (needed > 0))
-        chunk = max(1, CHUNK_ELEMENTS // (int(width) * alphabet.size))
+        chunk = max(1, CHUNK_ELEMENTS // (entries or int(width) * alphabet.size))
         for start in range(0, len(rows), chunk):
             yield rows[start : start + chunk], int(width)
 

@@ -29,12 +29,16 @@ class Alphabet:
         self.length = spec.data.elements  # of a row, at most
         self.size = self.section.vocabulary
         self.variable = spec.data.variable
+        self.ends: Ids = np.array(self.section.end_symbols if self.variable else (), np.int64)
         self.step = -(-self.length // (8 * WIDTHS)) * 8
         self.cached = "decoder" in spec.components
+        self.scored_by_decoder = "scorer" not in spec.components  # which then gives log_prob, too
         self.fixed_width = self._fixed_width(spec)
 
     def _fixed_width(self, spec: ModelSpec) -> int | None:
         """The only width that the scorer takes: of its graph, or all symbols for masked convolutions."""
+        if "scorer" not in spec.components:
+            return None
         width = next(port.shape[1] for port in spec.components["scorer"].inputs if port.name == "tokens")
         if isinstance(width, int):
             return width
@@ -74,6 +78,9 @@ class Alphabet:
         """Network width for each row that needs ``needed`` predictions: a function of the row alone."""
         if self.fixed_width is not None:
             return np.full_like(needed, self.fixed_width)
+        if self.scored_by_decoder:
+            step = np.where(needed <= 128, 16, np.where(needed <= 512, 64, 256))
+            return np.minimum(-(-needed // step) * step, self.length)
         return np.minimum(-(-needed // self.step) * self.step, self.length)
 
     def network_input(self, begin: Ids, symbols: Ids, width: int) -> Ids:

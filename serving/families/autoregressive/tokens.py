@@ -23,6 +23,10 @@ class Drawn:
     log_prob: Floats
     sampling_log_prob: Floats
 
+    def take(self, index: NDArray[np.bool_]) -> Drawn:
+        """The given rows."""
+        return Drawn(self.symbol[index], self.log_prob[index], self.sampling_log_prob[index])
+
 
 class Settings:
     """How each slot draws; one array per quantity, on the device of the logits."""
@@ -35,25 +39,34 @@ class Settings:
         self.seed = torch.zeros(slots, dtype=torch.int64, device=device)
         self.row = torch.zeros(slots, dtype=torch.int64, device=device)
 
-    def draw(self, slots: NDArray[np.int64], logits: torch.Tensor, position: Ids) -> Drawn:
-        """One symbol per slot from ``logits`` [rows, vocabulary]; Philox stream 3, line ``position``."""
+    def draw(
+        self,
+        slots: NDArray[np.int64],
+        logits: torch.Tensor,
+        position: Ids,
+        log_mass: torch.Tensor | None = None,
+    ) -> Drawn:
+        """One symbol per slot from ``logits`` [rows, vocabulary]; Philox stream 3, line ``position``.
+
+        ``log_mass`` [rows]: ln sum exp of the logits, where it is known already.
+        """
         index = torch.from_numpy(slots).to(logits.device)
         line = torch.from_numpy(position).to(logits.device)
         sampling = (self.temperature[index], self.top_k[index], self.top_p[index], self.min_p[index])
-        symbol, raw, processed = sample_tokens(logits, *sampling, self.seed[index], self.row[index], line)
+        noise = (self.seed[index], self.row[index], line)
+        symbol, raw, processed = sample_tokens(logits, *sampling, *noise, log_mass=log_mass)
         return Drawn(symbol.cpu().numpy(), raw.double().cpu().numpy(), processed.double().cpu().numpy())
 
 
-def inverse(logits: torch.Tensor, uniform: Floats, excluded: int | None) -> Drawn:
+def inverse(logits: torch.Tensor, uniform: Floats, excluded: Ids) -> Drawn:
     """The symbol of each row whose share of [0, 1) holds its uniform; float64 on the host.
 
-    ``excluded`` is never chosen: the others' shares grow in proportion.
+    ``excluded`` symbols are never chosen: the others' shares grow in proportion.
     """
     law: Floats = torch.log_softmax(logits.double(), dim=-1).cpu().numpy()
     mass = np.exp(law)
-    if excluded is not None:
-        mass[:, excluded] = 0.0
+    mass[:, excluded] = 0.0
     cumulative = np.cumsum(mass, axis=1)
-    symbol = below(cumulative, uniform if excluded is None else uniform * cumulative[:, -1])
+    symbol = below(cumulative, uniform * cumulative[:, -1] if len(excluded) else uniform)
     log_prob = law[np.arange(len(law)), symbol]
     return Drawn(symbol, log_prob, log_prob)

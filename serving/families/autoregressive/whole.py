@@ -7,6 +7,7 @@ import torch
 from numpy.typing import NDArray
 
 from serving.families.autoregressive.decoding import Continuation, DecodingRows
+from serving.families.autoregressive.stopping import Pieces
 from serving.families.autoregressive.symbols import Alphabet
 from serving.families.rows import BatchedTable, Loop, Slots, Tensors
 
@@ -17,10 +18,15 @@ class WholeRowTable(BatchedTable):
     component = "scorer"
 
     def __init__(
-        self, alphabet: Alphabet, capacity: int, device: torch.device, length_axis: str | None = None
+        self,
+        alphabet: Alphabet,
+        capacity: int,
+        device: torch.device,
+        length_axis: str | None = None,
+        pieces: Pieces | None = None,
     ) -> None:
         self.capacity = capacity
-        self.rows = DecodingRows(alphabet, capacity, device)
+        self.rows = DecodingRows(alphabet, capacity, device, pieces)
         self._alphabet = alphabet
         if length_axis is not None:
             self.dims = ((length_axis, alphabet.length),)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from serving.families.diffusion.plan import COLUMNS, Plan
+from serving.runtime.capture import sent
 
-_FIRST_LINES = 1024
+_FIRST_LINES = {"cpu": 1024, "cuda": 1 << 16}  # graphs that were captured know where the lines are
 
 
 class CoefficientArena:
@@ -18,7 +21,7 @@ class CoefficientArena:
     """
 
     def __init__(self, device: torch.device) -> None:
-        self.host = np.zeros((_FIRST_LINES, COLUMNS), np.float32)
+        self.host = np.zeros((_FIRST_LINES.get(device.type, 1024), COLUMNS), np.float32)
         self.lines = torch.from_numpy(self.host).to(device)
         self._ranges: dict[bytes, tuple[int, int]] = {}  # key -> (first line, lines)
         self._uses: dict[int, int] = {}  # first line -> rows
@@ -33,9 +36,7 @@ class CoefficientArena:
 
     def release(self, firsts: NDArray[np.int64]) -> None:
         """One row less for each entry."""
-        for first, count in zip(
-            *(part.tolist() for part in np.unique(firsts, return_counts=True)), strict=True
-        ):
+        for first, count in Counter(firsts.tolist()).items():
             self._uses[first] -= count
             if self._uses[first] == 0:
                 del self._uses[first], self._ranges[self._keys.pop(first)]
@@ -47,7 +48,7 @@ class CoefficientArena:
             grown[: len(self.host)] = self.host
             self.host, self.lines = grown, torch.from_numpy(grown).to(self.lines.device)
         self.host[first : first + len(plan)] = plan.coef
-        self.lines[first : first + len(plan)] = torch.from_numpy(plan.coef)
+        self.lines[first : first + len(plan)] = sent(torch.from_numpy(plan.coef), self.lines.device)
         self._ranges[plan.key], self._keys[first] = (first, len(plan)), plan.key
         return first
 

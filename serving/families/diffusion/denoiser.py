@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from export.package.schema import ModelSpec
+from export.package.schema import DataSpace, ModelSpec
 from serving.families import units
 from serving.families.diffusion.plan import Choices, Plan
 from serving.families.diffusion.process import Process
@@ -19,19 +19,28 @@ COMPONENT = "denoiser"
 TABLE = "denoise"
 
 
+def latent_space(spec: ModelSpec) -> DataSpace | None:
+    """Where the process of a latent diffusion model runs; None where it runs on the data."""
+    shape = spec.diffusion.latent_shape if spec.diffusion is not None else None
+    if shape is None:
+        return None
+    return DataSpace(kind="vector", axes=("channel", "height", "width"), shape=shape, dtype="float32")
+
+
 class Denoiser:
-    """What every program of a diffusion model needs of its package."""
+    """What every program of a diffusion model needs of its package; ``data``: where its process runs."""
 
     def __init__(self, spec: ModelSpec) -> None:
         assert spec.diffusion is not None
         self.spec = spec
-        self.data = spec.data
-        self.shape: tuple[int, ...] = spec.data.shape
-        self.elements = spec.data.elements
+        self.data = latent_space(spec) or spec.data
+        self.shape: tuple[int, ...] = self.data.shape
+        self.elements = self.data.elements
         dtypes = {i.name: i.dtype for i in spec.components[COMPONENT].inputs}
         self.process = Process(spec.diffusion, integer_time=dtypes["t"].startswith("int"))
         self.diffusion = spec.diffusion
         self.plans: dict[tuple[object, ...], Plan] = {}  # of samplers, by what was asked
+        self.last_plan: tuple[Request | None, Plan | None] = (None, None)  # one tuple: threads never see half
 
     @property
     def schedule(self) -> str:
@@ -45,9 +54,15 @@ class Denoiser:
 
     @property
     def guidable(self) -> bool:
-        """Whether there is a condition, and each one has a value that means "none"."""
-        conditions = self.spec.conditions
-        return bool(conditions) and all(c.kind == "class" and c.null_value is not None for c in conditions)
+        """Whether there is a class or a text, and each one has a value that means "none"."""
+        given = [c for c in self.spec.conditions if c.kind != "vector"]  # vectors stay in both predictions
+        return bool(given) and all(c.kind == "text" or c.null_value is not None for c in given)
+
+    def nulls(self) -> dict[str, Array | None]:
+        """The null values of the conditions that guidance drops; None where rows bring their own."""
+        given = self.spec.conditions
+        nulls: dict[str, Array | None] = {c.name: None for c in given if c.kind == "text"}
+        return nulls | {c.name: np.array(c.null_value, np.int64) for c in given if c.null_value is not None}
 
     def choices(self, request: Request) -> Choices:
         """The choices among a request's parameters."""
@@ -66,6 +81,16 @@ class Denoiser:
     def conditions(self, request: Request, times: int = 1) -> dict[str, Array]:
         """Every condition of the package, each row ``times`` times in a row."""
         return {c.name: np.repeat(request.conditions[c.name], times, axis=0) for c in self.spec.conditions}
+
+    def given_nulls(self, request: Request, times: int = 1) -> dict[str, Array]:
+        """The null values that rows bring, each row ``times`` times in a row."""
+        names = (c.name for c in self.spec.conditions if null_key(c.name) in request.conditions)
+        return {name: np.repeat(request.conditions[null_key(name)], times, axis=0) for name in names}
+
+
+def null_key(name: str) -> str:
+    """Under which a request's conditions carry the null value of one; no condition is called so."""
+    return f"{name} (null)"
 
 
 def rows_of(request: Request) -> NDArray[np.int64]:

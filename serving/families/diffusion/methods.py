@@ -62,12 +62,15 @@ def _threshold(denoiser: Denoiser) -> tuple[Parameter, ...]:
     """Dynamic thresholding needs a range to come back to, and values that are alike (pixels)."""
     if denoiser.data.kind != "image" or denoiser.diffusion.clip_range is None:
         return ()
-    return (Parameter("dynamic_threshold", "float", None, 1e-6, 1.0),)
+    default = denoiser.diffusion.threshold_default
+    return (Parameter("dynamic_threshold", "float", default, 1e-6, 1.0),)
 
 
 def _sample(denoiser: Denoiser) -> Capability:
     default = default_sampler(denoiser)
-    offered = (s for s in SAMPLERS.values() if denoiser.schedule in s.schedules)
+    offered = (
+        s for s in SAMPLERS.values() if denoiser.schedule in s.schedules and (s.listed or s.name == default)
+    )
     methods = tuple(_sampler(denoiser, s, s.name == default) for s in offered)
     return Capability(Operation.SAMPLE, methods)
 

@@ -57,7 +57,8 @@ class Process:
         self.is_flow = isinstance(spec.schedule, FlowSchedule)
         self._alpha, self._sigma = _tables(spec.schedule)
         self.count = len(self._alpha)
-        self._log_ratio = None if self.is_flow else np.log(self._sigma / self._alpha)
+        with np.errstate(divide="ignore"):
+            self._log_ratio = None if self.is_flow else np.log(self._sigma / self._alpha)
 
     @property
     def initial_sd(self) -> float:
@@ -82,12 +83,12 @@ class Process:
         if self.is_flow:
             return self.at_flow(steps / self.count)
         whole = steps.astype(np.int64)
-        return self._told(self._alpha[whole], self._sigma[whole], steps)
+        return self.told(self._alpha[whole], self._sigma[whole], steps)
 
-    def at_flow(self, s: Floats) -> Levels:
-        """Levels of a flow at times s in [0, 1]."""
+    def at_flow(self, s: Floats, steps: Floats | None = None) -> Levels:
+        """Levels of a flow at times s in [0, 1]; ``steps``: where the network is told to be (None: at s)."""
         s = np.asarray(s, np.float64)
-        return self._told(1.0 - s, s, s * self.count)
+        return self.told(1.0 - s, s, s * self.count if steps is None else steps)
 
     def at_ratio(self, ratio: Floats) -> Levels:
         """Levels of VP and VE with the given relative noise; ln ratio is linear between training steps."""
@@ -97,9 +98,10 @@ class Process:
             return self.at(np.rint(steps))
         r = np.clip(np.asarray(ratio, np.float64), *self.ratio_range)
         alpha = 1.0 / np.sqrt(1.0 + r * r) if isinstance(self.spec.schedule, VpSchedule) else np.ones_like(r)
-        return self._told(alpha, r * alpha, steps)
+        return self.told(alpha, r * alpha, steps)
 
-    def _told(self, alpha: Floats, sigma: Floats, steps: Floats) -> Levels:
+    def told(self, alpha: Floats, sigma: Floats, steps: Floats) -> Levels:
+        """Levels anywhere, with what the network is told of them at the training steps ``steps``."""
         return Levels(alpha, sigma, self._time(alpha, sigma, steps))
 
     def _time(self, alpha: Floats, sigma: Floats, steps: Floats) -> Floats:
@@ -138,7 +140,8 @@ class Process:
         """c_skip and c_out of Karras et al. 2022, table 1, for x / alpha."""
         data = self.sigma_data
         power = levels.ratio**2 + data**2
-        return data**2 / power / levels.alpha, levels.ratio * data / np.sqrt(power)
+        sign = -1.0 if self.spec.prediction == "edm_negated" else 1.0
+        return data**2 / power / levels.alpha, sign * levels.ratio * data / np.sqrt(power)
 
     @property
     def sigma_data(self) -> float:

@@ -82,8 +82,9 @@ def complete(denoiser: Denoiser, request: Request) -> Program:
     plan = completion_plan(denoiser, request)
     given = Given(denoiser, request, request.completions)
     conditions = denoiser.conditions(request, request.completions)
+    nulls = denoiser.given_nulls(request, request.completions)
     payload = DenoiseRows(
-        plan, request.seed, given.rows(), conditions, given.copy(), None, given.known(), given.mask()
+        plan, request.seed, given.rows(), conditions, given.copy(), None, given.known(), given.mask(), nulls
     )
     rows = request.rows * request.completions
     state = yield Loop(TABLE, rows, payload, np.full(rows, len(plan), np.int64), CompletedRows(given))

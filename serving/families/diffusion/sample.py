@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from serving.families import units
 from serving.families.diffusion.denoiser import TABLE, DataRows, Denoiser, rows_of
-from serving.families.diffusion.grid import levels_of
 from serving.families.diffusion.plan import Choices, Plan, plan_of
 from serving.families.diffusion.samplers.registry import SAMPLERS
 from serving.families.diffusion.table import DenoiseRows
+from serving.families.diffusion.visits import visits_of
 from serving.families.request import Request
 from serving.families.result import Sampled, SampleKind
 from serving.families.rows import Loop, Program
@@ -23,8 +25,12 @@ def sampling_plan(denoiser: Denoiser, sampler: str, steps: int, choices: Choices
     plan = denoiser.plans.get(key)
     if plan is None:
         found = SAMPLERS[sampler]
-        levels = levels_of(denoiser.process, steps, found.spacing)
-        plan = plan_of(denoiser.process, found.lines_of(levels, eta, denoiser.learns_variance), choices)
+        visits = visits_of(denoiser.process, steps, found.spacing, found.counting)
+        if found.predicted_noise and denoiser.diffusion.clipped_noise == "predicted":
+            bounded = choices.clip or choices.dynamic_threshold > 0.0
+            choices = replace(choices, predicted_noise=bounded)
+        lines = found.lines_of(visits, eta, denoiser.diffusion)
+        plan = plan_of(denoiser.process, lines, choices, visits.initial_sd)
         if len(denoiser.plans) >= KEPT_PLANS:
             denoiser.plans.clear()
         denoiser.plans[key] = plan
@@ -32,7 +38,16 @@ def sampling_plan(denoiser: Denoiser, sampler: str, steps: int, choices: Choices
 
 
 def plan_for(denoiser: Denoiser, request: Request) -> Plan:
-    """The plan that a Sample request asks for."""
+    """The plan of a Sample request; the last one is remembered, since cost and program both ask."""
+    known, plan = denoiser.last_plan
+    if known is not request:
+        plan = _plan_for(denoiser, request)
+        denoiser.last_plan = (request, plan)
+    assert plan is not None
+    return plan
+
+
+def _plan_for(denoiser: Denoiser, request: Request) -> Plan:
     steps, eta = int(request.parameters["steps"]), float(request.parameters.get("eta", 0.0))  # type: ignore[arg-type]
     return sampling_plan(denoiser, request.method, steps, denoiser.choices(request), eta)
 
@@ -40,7 +55,13 @@ def plan_for(denoiser: Denoiser, request: Request) -> Plan:
 def sample(denoiser: Denoiser, request: Request) -> Program:
     """Draw ``rows`` rows; kind MODIFIED with guidance or dynamic thresholding, else DISCRETIZED."""
     plan = plan_for(denoiser, request)
-    payload = DenoiseRows(plan, request.seed, rows_of(request), denoiser.conditions(request))
+    payload = DenoiseRows(
+        plan,
+        request.seed,
+        rows_of(request),
+        denoiser.conditions(request),
+        nulls=denoiser.given_nulls(request),
+    )
     steps = np.full(request.rows, len(plan), np.int64)
     state = yield Loop(TABLE, request.rows, payload, steps, DataRows(denoiser))
     kind = SampleKind.MODIFIED if plan.guided or plan.threshold else SampleKind.DISCRETIZED

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -11,14 +12,17 @@ from numpy.typing import NDArray
 
 from export.package.schema import Condition
 from kernels.philox import STREAM_INITIAL, STREAMS_PER_PARTICLE, philox_normal
-from serving.families.diffusion.accelerator import AcceleratorSteps
+from kernels.table import compiled
 from serving.families.diffusion.arena import CoefficientArena
-from serving.families.diffusion.cohort import Cohort, Columns
-from serving.families.diffusion.host import HostSteps
+from serving.families.diffusion.cohort import Columns
+from serving.families.diffusion.compiled_steps import CompiledSteps
+from serving.families.diffusion.device_steps import DeviceSteps
 from serving.families.diffusion.plan import Plan
 from serving.families.diffusion.state import RowState
+from serving.families.diffusion.tensor_steps import TensorSteps
 from serving.families.request import Array
-from serving.families.rows import BatchedTable, Loop, Slots, Tensors
+from serving.families.rows import Loop, Slots, StayingTable, Step, Tensors
+from serving.runtime.capture import sent
 
 Ints = NDArray[np.int64]
 
@@ -29,7 +33,8 @@ class DenoiseRows:
 
     ``row`` [rows] is the noise counter's row (first_row + i), ``particle`` [rows] its completion;
     ``start`` the state before the first line, model coordinates (None: drawn); ``known`` and
-    ``observed`` [rows, *shape] the given entries, model coordinates; conditions by name [rows, ...].
+    ``observed`` [rows, *shape] the given entries, model coordinates; conditions by name [rows, ...], and the
+    null values of those whose rows bring their own.
     """
 
     plan: Plan
@@ -40,25 +45,34 @@ class DenoiseRows:
     start: torch.Tensor | None = None
     known: torch.Tensor | None = None
     observed: torch.Tensor | None = None
+    nulls: Mapping[str, Array] = field(default_factory=dict)
 
 
-class DenoiseTable(BatchedTable):
+class DenoiseTable(StayingTable):
     """State of ``capacity`` rows of ``shape``; coefficients come from the arena, by line."""
 
     component = "denoiser"
     steady = True
 
     def __init__(
-        self, shape: tuple[int, ...], conditions: Sequence[Condition], capacity: int, device: torch.device
+        self,
+        shape: tuple[int, ...],
+        conditions: Sequence[Condition],
+        capacity: int,
+        device: torch.device,
+        nulls: Mapping[str, Array | None] | None = None,
+        threshold_limit: float = math.inf,
     ) -> None:
         self.capacity = capacity
         self._shape, self._device = shape, device
         self._arena = CoefficientArena(device)
         self._columns = Columns(capacity)
-        self._state = RowState(shape, conditions, capacity, device)
-        steps = HostSteps if device.type == "cpu" else AcceleratorSteps
-        self._steps: HostSteps | AcceleratorSteps = steps(self._state, self._arena, self._columns)
-        self._cohort: Cohort | None = None
+        self._state = RowState(shape, conditions, capacity, device, nulls, threshold_limit)
+        self._tensor_steps = TensorSteps(self._state, self._arena, self._columns)
+        self._compiled_steps: CompiledSteps | None = None
+        if device.type == "cpu" and compiled():
+            self._compiled_steps = CompiledSteps(self._state, self._arena, self._columns)
+        self._steps: CompiledSteps | TensorSteps = self._tensor_steps  # of the tick under way
 
     # -- admission -----------------------------------------------------------------------------------
 
@@ -66,41 +80,41 @@ class DenoiseTable(BatchedTable):
         """Write the rows of a ``DenoiseRows`` payload."""
         payload = loop.payload
         assert isinstance(payload, DenoiseRows)
-        self.release(slots)
+        if np.any(self._columns.first[slots] >= 0):
+            self.release(slots)
         plan, state = payload.plan, self._state
         self._columns.begin(slots, plan, self._arena.place(plan, len(slots)), payload.observed is not None)
         self._columns.identify(slots, payload.seed, payload.row, payload.particle)
-        index = torch.from_numpy(slots).to(self._device)
-        state.x.index_copy_(0, index, self._start(payload))
-        for older in state.x0:
-            older.index_fill_(0, index, 0.0)
+        self._start(slots, payload)
         for name, column in state.conditions.items():
-            values = torch.from_numpy(np.ascontiguousarray(payload.conditions[name]))
-            column.index_copy_(0, index, values.to(self._device, column.dtype))
-        if payload.observed is not None:
-            self._admit_mask(index, payload)
+            state.write(column, slots, torch.from_numpy(np.ascontiguousarray(payload.conditions[name])))
+        for name, given in payload.nulls.items():
+            state.write(state.null[name], slots, torch.from_numpy(np.ascontiguousarray(given)))
+        if payload.known is not None and payload.observed is not None:
+            for column, entries in zip(
+                state.allocate_given(), (payload.known, payload.observed), strict=True
+            ):
+                state.write(column, slots, entries.reshape(len(slots), -1))
 
-    def _start(self, payload: DenoiseRows) -> torch.Tensor:
-        n = self._state.elements
+    def _start(self, slots: Slots, payload: DenoiseRows) -> None:
+        deviation = payload.plan.initial_sd
         if payload.start is not None:
-            return payload.start.to(self._device, torch.float32).reshape(-1, n)
-        normals = initial_noise(payload.seed, payload.row, payload.particle, n)
-        return (normals * payload.plan.initial_sd).to(self._device)
-
-    def _admit_mask(self, index: torch.Tensor, payload: DenoiseRows) -> None:
-        for column, given in zip(
-            self._state.allocate_given(), (payload.known, payload.observed), strict=True
-        ):
-            assert given is not None
-            column.index_copy_(0, index, given.to(self._device).reshape(len(index), -1))
+            start = payload.start.float().reshape(len(slots), -1)
+        elif self._compiled_steps is not None:
+            self._compiled_steps.begin(slots, deviation)
+            return
+        else:
+            elements = self._state.elements
+            noise = initial_noise(payload.seed, payload.row, payload.particle, elements, self._device)
+            start = noise * deviation
+        self._state.write(self._state.x, slots, start)
 
     def release(self, slots: Slots) -> None:
         """Forget the slots' plans and noise; harmless where they are free."""
-        self._cohort = None
         self._arena.release(self._columns.clear(slots))
         if self._state.observed is not None:
-            self._state.observed.index_fill_(0, torch.from_numpy(slots).to(self._device), False)
-        self._steps.forget(slots)
+            self._state.observed[torch.from_numpy(slots)] = False
+        self._tensor_steps.forget()
 
     # -- ticks ---------------------------------------------------------------------------------------
 
@@ -110,23 +124,42 @@ class DenoiseTable(BatchedTable):
 
     def width(self, slots: Slots) -> Ints:
         """2 with guidance: conditional, then unconditional."""
-        return np.asarray(1 + self._columns.guided[slots], np.int64)
+        return self._columns.width[slots]
 
     def gather(self, slots: Slots, inputs: Tensors) -> None:
         """State, model times and conditions; rows of width 2 once more with null conditions."""
-        if inputs["x"].dtype is torch.bfloat16 and isinstance(self._steps, HostSteps):
-            # NumPy has no such type.
-            self._steps = AcceleratorSteps(self._state, self._arena, self._columns)
-        self._steps.gather(self._together(slots), inputs)
+        fast = self._compiled_steps
+        plain = fast is not None and not self._columns.specials and fast.takes(inputs)
+        self._steps = fast if fast is not None and plain else self._tensor_steps
+        self._steps.gather(slots, inputs)
+
+    def bound(self, slots: Slots, inputs: Tensors, outputs: Tensors) -> tuple[Step, Step] | None:
+        """In compiled code, unless a row's step is more than coefficients."""
+        fast = self._compiled_steps
+        if fast is None or self._columns.specials or not fast.takes(inputs):
+            return None
+        return fast.bound(slots, inputs, outputs) if outputs["prediction"].dtype is torch.float32 else None
 
     def advance(self, slots: Slots, outputs: Tensors) -> None:
         """One line of every row."""
-        self._steps.advance(self._together(slots), outputs)
+        output = outputs["prediction"]
+        if output.dtype is not torch.float32 or self._columns.specials:
+            self._steps = self._tensor_steps
+        self._steps.advance(slots, outputs)
 
-    def _together(self, slots: Slots) -> Cohort:
-        if self._cohort is None or self._cohort.slots is not slots:
-            self._cohort = Cohort(slots, self._columns)
-        return self._cohort
+    # -- on the device alone -------------------------------------------------------------------------
+
+    def stays(self, slots: Slots) -> bool:
+        """Unless a row's step is more than coefficients."""
+        return not self._columns.specials
+
+    def stand(self, inputs: Tensors, outputs: Tensors) -> DeviceSteps:
+        """Rows that the device steps in one launch after the network."""
+        return DeviceSteps(self._state, self._arena, self._columns, inputs, outputs)
+
+    def count(self, slots: Slots) -> None:
+        """One line done."""
+        self._columns.line[slots] += 1
 
     # -- results -------------------------------------------------------------------------------------
 
@@ -138,14 +171,16 @@ class DenoiseTable(BatchedTable):
         """``x``: the current estimate of x0."""
         return {"x": self._rows(self._state.x0[0], slots)}
 
-    def _rows(self, state: torch.Tensor, slots: Slots) -> torch.Tensor:
-        index = torch.from_numpy(slots).to(self._device)
-        return state.index_select(0, index).view(len(slots), *self._shape)
+    def _rows(self, column: torch.Tensor, slots: Slots) -> torch.Tensor:
+        return self._state.read(column, slots).view(len(slots), *self._shape)
 
 
-def initial_noise(seed: int, row: Ints, particle: Ints | None, n: int) -> torch.Tensor:
+def initial_noise(
+    seed: int, row: Ints, particle: Ints | None, n: int, device: torch.device | None = None
+) -> torch.Tensor:
     """Unit normals [rows, n] of stream 0, line 0."""
-    key = torch.from_numpy(np.full(len(row), np.uint64(seed).astype(np.int64)))
+    key = np.full(len(row), np.uint64(seed).astype(np.int64))
     words = np.zeros_like(row) if particle is None else STREAMS_PER_PARTICLE * particle
-    stream = torch.from_numpy(words + STREAM_INITIAL)
-    return philox_normal(key, torch.from_numpy(row), torch.zeros_like(key), stream, n)
+    counters = torch.from_numpy(np.stack([key, row, np.zeros_like(key), words + STREAM_INITIAL]))
+    key_word, row_word, line, stream = sent(counters, device or torch.device("cpu"))
+    return philox_normal(key_word, row_word, line, stream, n)

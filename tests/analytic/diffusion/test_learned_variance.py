@@ -11,14 +11,12 @@ import torch
 from export.package.components import check_components
 from export.package.errors import PackageError
 from export.package.schema import DataSpace, ModelSpec, TensorSpec
-from serving.families.diffusion.accelerator import AcceleratorSteps
 from serving.families.diffusion.family import DiffusionFamily
 from serving.families.diffusion.grid import levels_of
 from serving.families.diffusion.plan import Choices
 from serving.families.diffusion.sample import sampling_plan
 from serving.families.diffusion.samplers.ancestral import ancestral
 from serving.families.diffusion.samplers.first_order import fresh_variance, posterior_variance
-from serving.families.diffusion.table import DenoiseTable
 from serving.families.drive import run_alone
 from serving.families.request import Operation, Request
 from serving.families.result import Result, Sampled, Scored
@@ -115,19 +113,6 @@ def test_other_samplers_ignore_what_is_said_of_the_variance() -> None:
         assert isinstance(expected, Sampled)
         assert isinstance(found, Sampled)
         np.testing.assert_array_equal(found.data, expected.data)
-
-
-def test_both_ways_of_advancing_agree() -> None:
-    asked = request(Operation.SAMPLE, "ddpm", 16, parameters={"steps": STEPS})
-    host = _answer(asked)
-    tables = FAMILY.tables({}, 16, torch.device("cpu"))
-    table = tables["denoise"]
-    assert isinstance(table, DenoiseTable)
-    table._steps = AcceleratorSteps(table._state, table._arena, table._columns)
-    other = run_alone(FAMILY.program(asked), {"denoiser": NETWORK}, tables)
-    assert isinstance(host, Sampled)
-    assert isinstance(other, Sampled)
-    np.testing.assert_array_equal(host.data, other.data)
 
 
 def test_bound_has_its_closed_form_within_its_standard_error() -> None:

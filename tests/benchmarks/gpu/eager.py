@@ -12,7 +12,7 @@ def denoise_step(given: Operands) -> tuple[torch.Tensor, torch.Tensor]:
     """Guidance, prediction to x0, clip, update, noise, and replacement of known elements."""
     rows = len(given.x)
     columns = given.coefficients.reshape(rows, -1, *(1,) * (given.x.dim() - 1)).unbind(1)
-    g, p, q, lo, hi, a, b, _, _, _, d, scale, renoise = columns
+    g, p, q, lo, hi, a, b, _, _, _, d, scale, renoise, _ = columns
     m = given.model_output[:rows].float()
     if given.unconditional_row is not None:
         u = given.model_output[rows:].float()

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from kernels.denoise import Coefficients, denoise_step
+from kernels.rows import COLUMNS, FIELDS, FIRST, LINE, SCALE, SLOT, TIME, TWIN, denoise_rows
 from kernels.token_sampling import sample_tokens
 from tests.benchmarks.gpu import others
 from tests.benchmarks.gpu.timing import Clock
@@ -68,7 +69,7 @@ class Ddim:
                          b=float(s**0.5 - k * t**0.5))
             for t, s, k in zip(here, before, a, strict=True)
         ]  # fmt: skip
-        self.table = torch.tensor(lines, device=device)  # [steps, 13] float32
+        self.table = torch.tensor(lines, device=device)  # [steps, 14] float32
         self.times = times.to(device)
         self.kept, self.before = here.tolist(), before.tolist()
         self.steps = steps
@@ -99,28 +100,37 @@ def ddim_update(x: torch.Tensor, noise: torch.Tensor, kept: float, before: float
 
 
 class GraphedDdim:
-    """Network and kernel in one CUDA graph; every row has its own cursor into the table, on the device."""
+    """Network and kernel in one CUDA graph, as the engine runs them; every row has a line of its own."""
 
     def __init__(self, ddim: Ddim, network: Network, x: torch.Tensor) -> None:
-        self.ddim, self.network = ddim, network
-        self.x, self.cursor = x.clone(), torch.zeros(len(x), dtype=torch.int64, device=x.device)
-        self.replay = replayed(self.step, x.device)
+        self.ddim, self.network, rows, n = ddim, network, len(x), x[0].numel()
+        self.inputs, self.times = x.clone(), ddim.times.new_zeros(rows)
+        lines = torch.zeros((ddim.steps, COLUMNS), device=x.device)
+        lines[:, : ddim.table.shape[1]], lines[:, TIME], lines[:, SCALE] = ddim.table, ddim.times, 1.0
+        positions = torch.zeros((FIELDS, rows), dtype=torch.int64, device=x.device)
+        positions[SLOT] = positions[TWIN] = torch.arange(rows, device=x.device)
+        flags = torch.zeros(rows, dtype=torch.int32, device=x.device)
+        self.state, self.lines, self.positions, self.flags = x.flatten(1).clone(), lines, positions, flags
+        self.history = torch.zeros((3, rows, n), device=x.device)
+        self.replay = replayed(self.step, x.device) if x.is_cuda else self.step
 
     @torch.no_grad()
     def step(self) -> None:
         """One tick."""
-        line = self.ddim.table.index_select(0, self.cursor)
-        noise = self.network(self.x, self.ddim.times.index_select(0, self.cursor))
-        following, _ = denoise_step(self.x, noise, line)
-        self.x.copy_(following)
-        self.cursor.add_(1).remainder_(self.ddim.steps)
+        noise = self.network(self.inputs, self.times)
+        denoise_rows(
+            self.state, self.history, self.lines, self.positions, noise.flatten(1),
+            self.inputs.view_as(self.state), self.times, self.flags,
+        )  # fmt: skip
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        self.x.copy_(x)
-        self.cursor.zero_()
+        self.state.copy_(x.flatten(1))
+        self.inputs.copy_(x)
+        self.times.fill_(self.ddim.times[0])
+        self.positions[LINE:FIRST] = 0
         for _ in range(self.ddim.steps):
             self.replay()
-        return self.x
+        return self.state.view_as(x)
 
 
 def unet_loops(
@@ -136,9 +146,9 @@ def unet_loops(
         "eager": lambda: ddim.eager(network, x, ddim_update),
         "TorchScript + denoise_step": lambda: ddim.ours(traced, x),
     }
-    if clock.cuda:
-        graphed = GraphedDdim(ddim, traced, x)
-        ways["TorchScript + denoise_step in a CUDA graph"] = lambda: graphed(x)
+    graphed = GraphedDdim(ddim, traced, x)
+    how = "in a CUDA graph" if clock.cuda else "in place"
+    ways[f"TorchScript + denoise_rows {how}"] = lambda: graphed(x)
     if compiled:
         fused, update = torch.compile(network, dynamic=False), torch.compile(ddim_update)
         ways["torch.compile"] = lambda: ddim.eager(fused, x, update)

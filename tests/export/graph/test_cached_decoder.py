@@ -67,9 +67,11 @@ def reference(network: Decoder, tokens: Tensor) -> Tensor:
         query, key = rotated(query, network.rotary), rotated(key, network.rotary)
         mixed = F.scaled_dot_product_attention(query, key, value, is_causal=True, enable_gqa=True)
         x = x + apply(block.project, mixed.transpose(1, 2).reshape(rows, length, -1))
-        h = normed(block.norm_mlp, x)
+        assert block.norm_mlp is not None
         assert block.mlp.gate is not None
+        h = normed(block.norm_mlp, x)
         x = x + apply(block.mlp.down, F.silu(apply(block.mlp.gate, h)) * apply(block.mlp.up, h))
+    assert network.head is not None
     return apply(network.head, normed(network.norm_out, x))
 
 

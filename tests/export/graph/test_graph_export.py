@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 
 from export.graph.interface import onnx_component
 from export.graph.onnx import Signature, export_onnx, to_bytes
+from export.graph.save import save_onnx
 from export.graph.torchscript import DeviceLiteralError, export_torchscript
 from export.graph.vjp import VectorJacobian, export_vjp
 
@@ -52,6 +54,31 @@ def test_names_and_axes_are_those_asked_for() -> None:
     component = onnx_component(export_onnx(Small(), signature()), "small.onnx")
     assert component["inputs"] == [{"name": "x", "dtype": "float32", "shape": ["rows", 1, 8, 8]}]
     assert component["outputs"] == [{"name": "y", "dtype": "float32", "shape": ["rows", 5]}]
+
+
+def test_large_weights_go_straight_to_a_file_beside_the_graph(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(0)
+    network, x = Small(), torch.randn(4, 1, 8, 8)
+    monkeypatch.setattr("export.graph.onnx.LARGE_BYTES", 0)
+    model = export_onnx(network, signature(), beside=tmp_path / "small.onnx")
+    assert save_onnx(model, tmp_path, "small.onnx") == ["small.onnx", "small.onnx.data"]
+    assert model.graph.input[0].type.tensor_type.shape.dim[0].dim_param == "rows"
+    session = ort.InferenceSession(str(tmp_path / "small.onnx"), providers=["CPUExecutionProvider"])
+    with torch.no_grad():
+        np.testing.assert_allclose(session.run(None, {"x": x.numpy()})[0], network(x), rtol=0, atol=1e-5)
+
+
+def test_weights_beside_a_graph_are_as_readable_as_the_graph(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("export.graph.save.LEAST_EXTERNAL_BYTES", 0)
+    model = export_onnx(Small(), signature())
+    names = save_onnx(model, tmp_path, "small.onnx", inline_bytes=0)
+    assert names == ["small.onnx", "small.onnx.data"]
+    modes = {(tmp_path / name).stat().st_mode for name in names}
+    assert len(modes) == 1
 
 
 @pytest.mark.parametrize("rows", [1, 4])

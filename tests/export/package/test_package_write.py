@@ -173,3 +173,30 @@ def test_yaml_keeps_every_bit_of_floats_and_every_character(
     files = {"generator.onnx": "0" * 64}
     wanted = parse_spec("t", {**spec, "data": data, "parity": parity, "provenance": words, "files": files})
     assert parse_spec("t", yaml.safe_load(to_yaml(wanted))) == wanted
+
+
+def test_a_version_that_is_replaced_is_never_missing(
+    package: Path, spec: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there: list[bool] = []
+    rename = Path.rename
+
+    def watched(self: Path, target: Path) -> Path:
+        done = rename(self, target)
+        there.append((package / "model.yaml").exists())  # what a kill right now would leave
+        return done
+
+    monkeypatch.setattr(Path, "rename", watched)
+    write_package(spec, {"generator.onnx": b"other"}, package.parent.parent, 1, replace=True)
+    assert all(there)
+    assert names(package.parent) == ["1"]
+    assert (package / "generator.onnx").read_bytes() == b"other"
+
+
+def test_a_version_is_replaced_where_folders_cannot_be_exchanged(
+    package: Path, spec: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(write, "exchange", lambda one, other: False)
+    write_package(spec, {"generator.onnx": b"other"}, package.parent.parent, 1, replace=True)
+    assert names(package.parent) == ["1"]
+    assert read_package(package).path("generator.onnx").read_bytes() == b"other"

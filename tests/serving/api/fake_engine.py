@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -43,6 +43,7 @@ class FakeModel:
     tolerance: float | None = None
     max_rows_per_request: int = 64
     memory_bytes: int = 1024
+    cache_bytes: int = 512
     dtype: str = "float32"
     device: str = "cpu"
     runtime: str = "fake 1"
@@ -84,13 +85,15 @@ class FakeEngine:
     refusal: Exception | None = None
     failure: Failed | None = None
     slow_load: threading.Event | None = None
+    slow_warming: threading.Event | None = None
     requests: list[tuple[ModelKey, Request, Options]] = field(default_factory=list)
     tickets: list[FakeTicket] = field(default_factory=list)
     unloaded: list[ModelKey] = field(default_factory=list)
 
     def reset(self) -> None:
         """As if just started; loaded models stay."""
-        self.alive, self.hangs, self.refusal, self.failure, self.slow_load = True, False, None, None, None
+        self.alive, self.hangs, self.refusal, self.failure = True, False, None, None
+        self.slow_load = self.slow_warming = None
         self.requests, self.tickets, self.unloaded = [], [], []
 
     def start(self) -> None:
@@ -101,10 +104,19 @@ class FakeEngine:
         """Not alive any more."""
         self.alive = False
 
-    def load(self, key: ModelKey, package: Package, calibration: Calibration | None) -> FakeModel:
-        """At once, unless ``slow_load`` is to be waited for."""
+    def load(
+        self,
+        key: ModelKey,
+        package: Package,
+        calibration: Calibration | None = None,
+        warming: Callable[[], object] = lambda: None,
+    ) -> FakeModel:
+        """At once, unless ``slow_load`` (or, once it warms, ``slow_warming``) is to be waited for."""
         if self.slow_load is not None:
             self.slow_load.wait(10.0)
+        warming()
+        if self.slow_warming is not None:
+            self.slow_warming.wait(10.0)
         return FakeModel(key, package.spec, CAPABILITIES[key.name], LATENT if key.name == DIGITS else None)
 
     def unload(self, key: ModelKey) -> None:

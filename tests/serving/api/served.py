@@ -102,9 +102,10 @@ class Served:
         return self.begin(work).result(20.0)
 
     def raw(self, path: str, payload: bytes, metadata: Metadata = (), timeout_s: float = 10.0) -> bytes:
-        """A unary call of bytes; raises grpc.RpcError."""
+        """A unary call of bytes, and what the server notes of it afterwards; raises grpc.RpcError."""
         call: Any = self.channel.unary_unary(path)
         reply: bytes = call(payload, metadata=metadata, timeout=timeout_s)
+        self.do(asyncio.sleep(0.0))
         return reply
 
     def call(self, method: str, request: Message, metadata: Metadata = (), timeout_s: float = 10.0) -> Any:
@@ -120,7 +121,7 @@ class Served:
         call: Any = self.channel.unary_unary(f"/{_described(method)[0]}/{method}")
         return call.future(request.SerializeToString())
 
-    def stream(self, method: str, request: Message, timeout_s: float = 10.0) -> Any:
+    def stream(self, method: str, request: Message, metadata: Metadata = (), timeout_s: float = 10.0) -> Any:
         """The grpc call of a streaming method; iterate it for messages."""
         service, reply = _described(method)
         call: Any = self.channel.unary_stream(
@@ -128,7 +129,7 @@ class Served:
             request_serializer=lambda message: message.SerializeToString(),
             response_deserializer=reply.FromString,
         )
-        return call(request, timeout=timeout_s)
+        return call(request, metadata=metadata, timeout=timeout_s)
 
     def refused(self, method: str, request: Message, metadata: Metadata = ()) -> Refused:
         """How a unary method refuses a request."""

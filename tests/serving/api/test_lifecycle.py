@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +87,31 @@ def test_load_without_wait_returns_at_once(own: Served) -> None:
     wait_for(lambda: state_of(own, DIGITS) == model_pb2.MODEL_STATE_READY)
 
 
+def test_a_model_is_said_to_warm_while_its_networks_run(own: Served) -> None:
+    own.call("UnloadModel", model_service_pb2.UnloadModelRequest(model=DIGITS))
+    own.engine.slow_warming = threading.Event()
+    own.call("LoadModel", model_service_pb2.LoadModelRequest(model=DIGITS))
+    wait_for(lambda: state_of(own, DIGITS) == model_pb2.MODEL_STATE_WARMING)
+    assert own.refused("Sample", SAMPLE).metadata["state"] == "WARMING"
+    assert health(own, f"model/{DIGITS}") == NOT_SERVING
+    own.engine.slow_warming.set()
+    wait_for(lambda: state_of(own, DIGITS) == model_pb2.MODEL_STATE_READY)
+
+
+def test_unloading_waits_for_the_requests_of_the_model_and_refuses_new_ones(own: Served) -> None:
+    own.engine.hangs = True
+    running = own.future("Sample", SAMPLE)
+    wait_for(lambda: own.engine.tickets)
+    unloading = own.future("UnloadModel", model_service_pb2.UnloadModelRequest(model=DIGITS))
+    wait_for(lambda: state_of(own, DIGITS) == model_pb2.MODEL_STATE_UNLOADING)
+    assert own.refused("Sample", SAMPLE).reason == "NOT_READY"
+    assert not own.engine.unloaded
+    own.engine.tickets[0].finish()
+    assert running.result(5.0)
+    assert unloading.result(5.0)
+    assert len(own.engine.unloaded) == 1
+
+
 def test_new_version_of_the_folder_becomes_the_default(own: Served, tmp_path: Path) -> None:
     models_in(tmp_path / "models", f"{DIGITS}/2")
     own.call("LoadModel", model_service_pb2.LoadModelRequest(model=DIGITS, wait=True))
@@ -101,6 +127,12 @@ def test_broken_package_fails_alone_and_says_why(tmp_path: Path) -> None:
         assert model.state_message == "model.yaml: it is no package. Export it again [MISSING_KEY]"
         assert health(served) == SERVING
         served.call("Sample", SAMPLE)
+
+
+def test_a_model_whose_other_version_answers_does_not_unready_the_process(tmp_path: Path) -> None:
+    models = models_in(tmp_path / "models", f"{DIGITS}/1")
+    with Served(models, require_models=True, version_policy="latest:1") as served:
+        assert health(served) == SERVING
 
 
 def test_require_models_unreadies_the_process_for_a_broken_package(tmp_path: Path) -> None:
@@ -124,6 +156,31 @@ def test_drain_finishes_calls_in_flight_and_refuses_new_ones(tmp_path: Path) -> 
         ending.result(10.0)
 
 
+def test_drain_ends_in_flight_calls_after_its_time(tmp_path: Path) -> None:
+    with Served(models_in(tmp_path / "models"), drain_s=0.3) as served:
+        served.engine.hangs = True
+        running = served.future("Sample", SAMPLE)
+        wait_for(lambda: served.engine.tickets)
+        begun = time.monotonic()
+        served.do(served.app.shut_down())
+        assert 0.3 <= time.monotonic() - begun < 3.0
+        assert running.exception(5.0) is not None
+
+
+def test_a_second_signal_does_not_wait_for_what_is_in_flight(tmp_path: Path) -> None:
+    with Served(models_in(tmp_path / "models"), drain_s=60.0) as served:
+        served.engine.hangs = True
+        running = served.future("Sample", SAMPLE)
+        wait_for(lambda: served.engine.tickets)
+        ending = served.begin(served.app.shut_down())
+        wait_for(lambda: health(served) == NOT_SERVING)
+        begun = time.monotonic()
+        served.loop.call_soon_threadsafe(served.app.hurry.set)
+        ending.result(5.0)
+        assert time.monotonic() - begun < 4.0
+        assert running.exception(5.0) is not None
+
+
 def test_lost_engine_ends_the_process_with_status_one(tmp_path: Path) -> None:
     served = Served(models_in(tmp_path / "models"))
     served.begin_only(run=True)
@@ -142,7 +199,13 @@ def test_reflection_lists_the_services_unless_turned_off(served: Served, tmp_pat
         [answer] = stub.ServerReflectionInfo(iter([asked]))
         return {service.name for service in answer.list_services_response.service}
 
-    assert {"pxserve.v1.GenerativeService", "pxserve.v1.ModelService"} <= services(served.channel)
+    assert services(served.channel) == {
+        "pxserve.v1.GenerativeService",
+        "pxserve.v1.ModelService",
+        "inference.GRPCInferenceService",
+        "grpc.health.v1.Health",
+        "grpc.reflection.v1alpha.ServerReflection",
+    }
     with Served(models_in(tmp_path / "models"), no_reflection=True) as closed:
         with pytest.raises(grpc.RpcError) as caught:
             services(closed.channel)

@@ -71,10 +71,24 @@ def test_message_over_the_limit_is_resource_exhausted(served: Served) -> None:
 
 def test_full_queue_says_when_to_come_back(served: Served) -> None:
     served.engine.refusal = ResourceExhausted("full", retry_after_s=1.5)
-    refused = served.refused("Sample", SAMPLE)
+    refused = served.refused("Sample", sample_pb2.SampleRequest(model=DIGITS, n=3))
     assert (refused.code, refused.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "QUEUE_FULL")
     assert refused.retry_s == 1.5
     assert refused.trailers["grpc-retry-pushback-ms"] == "1500"
+
+
+def test_a_full_queue_is_not_asked_again_for_the_same_at_once(served: Served) -> None:
+    """Refusals that come as events of the engine's process, too."""
+    asked = sample_pb2.SampleRequest(model=DIGITS, n=7)
+    served.engine.failure = Failed(ResourceExhausted("full", retry_after_s=1.5))
+    served.refused("Sample", asked)
+    served.engine.reset()
+    refused = served.refused("Sample", asked)
+    assert (refused.reason, refused.message) == ("QUEUE_FULL", "full")
+    assert refused.retry_s is not None
+    assert 1.0 < refused.retry_s < 1.5
+    assert not served.engine.requests
+    served.call("Sample", sample_pb2.SampleRequest(model=DIGITS, n=5))
 
 
 @pytest.mark.parametrize(

@@ -23,8 +23,11 @@ class Odd(Exception):
         self.code = code
 
 
-def load_toy(engine: Engine, key: ModelKey, package: Any, calibration: Any = None) -> LoadedModel:
+def load_toy(
+    engine: Engine, key: ModelKey, package: Any, calibration: Any = None, warming: Any = None
+) -> LoadedModel:
     """Instead of Engine.load: the package is the path of nothing."""
+    warming()
     if package == Path("broken"):
         raise Odd(3, "no such toy")
     made = toy(key=key, engine=engine, before=Fault(trigger=77.0, delay_s=DELAY_S))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from serving.engine.estimate import StepTime
+from serving.engine.estimate import BLOCK_RUNS, LEAST_MARGIN, MOST_MARGIN, StepTime
 
 
 def observed(base: float, per_row: float, times: int = 20) -> StepTime:
@@ -67,3 +67,32 @@ def test_a_machine_that_became_slower_is_believed_in_the_end() -> None:
     for _ in range(2000):
         step_time.observe(1, 0.04)
     assert step_time.best_seconds(1) == pytest.approx(0.04, rel=0.01)
+
+
+def steady(step_time: StepTime, seconds: float, runs: int = 10 * BLOCK_RUNS) -> StepTime:
+    for _ in range(runs):
+        step_time.observe(8, seconds)
+    return step_time
+
+
+def test_runs_that_take_what_was_expected_have_the_least_margin() -> None:
+    assert StepTime().margin == LEAST_MARGIN
+    assert steady(StepTime(), 0.01).margin == pytest.approx(LEAST_MARGIN)
+
+
+def test_the_margin_grows_with_what_predictions_were_off_and_falls_again() -> None:
+    step_time, margins = StepTime(), []
+    for block in range(20):
+        steady(step_time, 0.01 if block % 4 < 2 else 0.02, 2 * BLOCK_RUNS)
+        margins.append(step_time.margin)
+    assert LEAST_MARGIN < margins[-1] <= MOST_MARGIN
+    steady(step_time, 0.01, 40 * BLOCK_RUNS)
+    assert step_time.margin == pytest.approx(LEAST_MARGIN)
+
+
+def test_the_margin_is_bounded_however_long_a_run_hung() -> None:
+    step_time = steady(StepTime(), 0.01)
+    for _ in range(40):
+        step_time.observe(8, 60.0)
+        steady(step_time, 0.01, BLOCK_RUNS - 1)
+    assert step_time.margin == MOST_MARGIN

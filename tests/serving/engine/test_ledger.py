@@ -43,20 +43,20 @@ def test_a_run_is_shared_by_network_rows_even_where_a_task_stands_twice() -> Non
     ledger = Ledger()
     a, b = ledger.open(10, 1, 1.0, 0.0, 0), ledger.open(10, 1, 1.0, 0.5, 0)
     ledger.charge(array(a, b, a), array(1, 1, 2), 0.4, 2.0)
-    assert ledger.usage(a).network_evaluations == 3
-    assert ledger.usage(a).device_seconds == pytest.approx(0.3)
-    assert ledger.usage(b).device_seconds == pytest.approx(0.1)
-    assert ledger.usage(b).queue_seconds == pytest.approx(1.1)  # until its first run began
+    assert ledger.usage(a, 20.0).network_evaluations == 3
+    assert ledger.usage(a, 20.0).device_seconds == pytest.approx(0.3)
+    assert ledger.usage(b, 20.0).device_seconds == pytest.approx(0.1)
+    assert ledger.usage(b, 20.0).queue_seconds == pytest.approx(1.1)  # until its first run began
 
 
-def test_queue_time_ends_with_the_first_run() -> None:
+def test_queue_time_runs_until_the_first_run() -> None:
     ledger = Ledger()
     task = ledger.open(10, 4, 1.0, 10.0, 0)
-    assert ledger.usage(task).queue_seconds == 0.0
+    assert ledger.usage(task, 10.5).queue_seconds == 0.5
     assert ledger.queued_and_active_rows() == (4, 0)
     for now_s in (12.0, 15.0):
         ledger.charge(array(task), array(1), 1.0, now_s)
-    assert ledger.usage(task).queue_seconds == pytest.approx(1.0)
+    assert ledger.usage(task, 20.0).queue_seconds == pytest.approx(1.0)
     assert ledger.queued_and_active_rows() == (0, 4)
 
 
@@ -68,8 +68,8 @@ def test_indices_are_reused_clean() -> None:
     assert (ledger.backlog_s(), ledger.open_rows, ledger.open_tasks) == (0.0, 0, 0)
     again = ledger.open(4, 1, 2.0, 7.0, 0)
     assert again == task
-    assert ledger.usage(again).network_evaluations == 0
-    assert ledger.usage(again).device_seconds == 0.0
+    assert ledger.usage(again, 8.0).network_evaluations == 0
+    assert ledger.usage(again, 8.0).device_seconds == 0.0
     assert ledger.backlog_s() == 2.0
 
 
@@ -100,7 +100,7 @@ def test_growing_loses_nothing_that_the_worker_writes_meanwhile() -> None:
         ledger.queued_and_active_rows()
         charged += 1
     thread.join()
-    assert ledger.usage(task).network_evaluations == charged
+    assert ledger.usage(task, 20.0).network_evaluations == charged
     assert ledger.open_tasks == ledger.open_rows == 3001
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from serving.engine.messages import Advanced, Finished, ModelKey, Options, Previewed, RowFinal, Usage
+from serving.engine.messages import Advanced, Finished, ModelKey, Options, Previewed, RowFinal
+from serving.engine.observer import Ended, Report
 from serving.engine.process import ProcessEngine
 from serving.errors import Cancelled, DeadlineExceeded, Internal, NotFound, ResourceExhausted, Unavailable
 from serving.families.result import Sampled
@@ -26,21 +28,14 @@ PACKAGE: Any = Path("toy")
 class Watching:
     def __init__(self) -> None:
         self.ticks = 0
-        self.ended: list[Usage] = []
+        self.ended: list[Ended] = []
         self.rows = (-1, -1)
         self.backlog_s = -1.0
 
-    def tick(self, model: str, component: str, seconds: float, rows: int, capacity: int) -> None:
-        self.ticks += 1
-
-    def finished(self, model: str, usage: Usage) -> None:
-        self.ended.append(usage)
-
-    def queue(self, rows_queued: int, rows_active: int) -> None:
-        self.rows = (rows_queued, rows_active)
-
-    def backlog(self, seconds: float) -> None:
-        self.backlog_s = seconds
+    def report(self, report: Report) -> None:
+        self.ticks += sum(len(runs.seconds) for runs in report.runs)
+        self.ended += report.ended
+        self.rows, self.backlog_s = (report.rows_queued, report.rows_active), report.backlog_s
 
 
 def started(watching: Watching | None = None) -> ProcessEngine:
@@ -77,8 +72,8 @@ def test_answers_are_those_of_an_engine_in_this_process(engine: ProcessEngine, w
         np.testing.assert_array_equal(result.data, answer(request))
     np.testing.assert_array_equal(engine.submit(KEY, score(3)).result(WAIT_S).log_prob, answer(score(3)))  # type: ignore[union-attr]
     assert idle(engine, watching)
+    assert wait_for(lambda: len(watching.ended) >= 9)
     assert watching.ticks
-    assert len(watching.ended) >= 9
 
 
 def test_streams_cross_the_border(engine: ProcessEngine) -> None:
@@ -131,8 +126,9 @@ def test_errors_of_loading_come_back_even_if_they_cannot_be_pickled(engine: Proc
 
 
 def test_models_are_quoted_and_unloaded(engine: ProcessEngine) -> None:
-    key = ModelKey("second", 1)
-    engine.load(key, PACKAGE)
+    key, heard = ModelKey("second", 1), threading.Event()
+    engine.load(key, PACKAGE, warming=heard.set)
+    assert heard.is_set()
     assert engine.quote(key, sample(2, 7)).network_rows == {"net": 14}
     assert engine.submit(key, sample()).result(WAIT_S)
     engine.unload(key)

@@ -96,10 +96,11 @@ class Life(RuleBasedStateMachine):
             deadline_s=deadline_s, stream=stream, priority=priority, preview_every_steps=2 * stream
         )
         full = self.engine._ledger.open_rows + rows > self.engine._queue_rows
+        due = deadline_s is not None or any(a.undecided and a.deadline_s is not None for a in self.asked)
         try:
             ticket = self.engine.submit(key, request, options)
         except ServingError as refusal:
-            check_refusal(refusal, full, deadline_s)
+            check_refusal(refusal, full, due, deadline_s)
             return
         assert not full
         until_s = None if deadline_s is None else self.clock.now_s + deadline_s
@@ -200,10 +201,11 @@ class Life(RuleBasedStateMachine):
                 assert not residents.by_task
 
 
-def check_refusal(refusal: ServingError, full: bool, deadline_s: float | None) -> None:
+def check_refusal(refusal: ServingError, full: bool, due: bool, deadline_s: float | None) -> None:
+    """``due``: it, or a request that was admitted before, has a deadline."""
     if refusal.reason == "QUEUE_FULL":
         assert refusal.retry_after_s
-        assert full or deadline_s is not None
+        assert full or due
     else:
         assert refusal.reason == "DEADLINE_INFEASIBLE"
         assert deadline_s is not None
@@ -212,6 +214,8 @@ def check_refusal(refusal: ServingError, full: bool, deadline_s: float | None) -
 def check_end(asked: Asked) -> None:
     *before, last = asked.events
     assert not any(isinstance(event, Finished | Failed) for event in before)
+    if told_in_time(asked, last):
+        return
     if asked.expected == ANSWER:
         assert isinstance(last, Finished), last
         assert last.usage.network_evaluations == asked.request.rows * steps_of(asked.request)
@@ -220,6 +224,13 @@ def check_end(asked: Asked) -> None:
     else:
         assert isinstance(last, Failed), (asked.expected, last)
         assert last.error.reason == asked.expected
+
+
+def told_in_time(asked: Asked, last: Event) -> bool:
+    """Whether a request that could not have been done by its deadline any more was ended before it ran."""
+    if asked.deadline_s is None or not isinstance(last, Failed) or last.usage is None:
+        return False
+    return last.error.reason == "DEADLINE_MISSED" and last.usage.network_evaluations == 0
 
 
 def check_rows(asked: Asked, data: np.ndarray) -> None:

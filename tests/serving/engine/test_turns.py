@@ -7,7 +7,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from serving.engine.lane import Keys, Lane, Tick
+from serving.engine.lane import Keys, Lane, Tasks, Tick
 from serving.engine.messages import ModelKey
 from serving.engine.turns import Turns
 from serving.families.rows import Loop
@@ -19,9 +19,16 @@ class FakeLane(Lane):
     def __init__(self, model: ModelKey, component: str = "net") -> None:
         super().__init__(model, component)
         self.waits = True
+        self.waiting = np.empty(0, np.int64)
 
     def busy(self) -> bool:
         return self.waits
+
+    def tasks(self) -> Tasks:
+        return self.waiting
+
+    def contest(self, keys: Keys | None) -> None:
+        raise NotImplementedError
 
     def tick(self, keys: Keys) -> Tick:
         return Tick(np.empty(0, np.int64), np.empty(0, np.int64))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,8 @@ from serving.engine.messages import ModelKey
 from serving.errors import FailedPrecondition, NotFound
 from serving.families.calibration import Calibration
 from serving.repository.loader import LoadedModel
-from serving.repository.repository import Repository, State
+from serving.repository.repository import Repository
+from serving.repository.version import State
 from tests.serving.api.fake_engine import FakeEngine, FakeModel
 from tests.serving.api.fake_models import DIGITS, LETTERS, models_in, read_fake
 
@@ -28,7 +30,13 @@ class Recording(FakeEngine):
         self._now = 0
         self._lock = threading.Lock()
 
-    def load(self, key: ModelKey, package: Package, calibration: Calibration | None) -> FakeModel:
+    def load(
+        self,
+        key: ModelKey,
+        package: Package,
+        calibration: Calibration | None = None,
+        warming: Callable[[], object] = lambda: None,
+    ) -> FakeModel:
         with self._lock:
             self._now += 1
             self.most_at_once = max(self.most_at_once, self._now)
@@ -36,7 +44,7 @@ class Recording(FakeEngine):
         with self._lock:
             self._now -= 1
         self.calibrations[key] = calibration
-        return super().load(key, package, calibration)
+        return super().load(key, package, calibration, warming)
 
 
 def loaded(root: Path, engine: FakeEngine | None = None) -> Repository:
@@ -76,10 +84,16 @@ def test_names_that_are_not_listed_are_not_found(tmp_path: Path, name: str) -> N
 
 def test_failed_version_leaves_the_others_and_says_why(tmp_path: Path) -> None:
     class Choosy(FakeEngine):
-        def load(self, key: ModelKey, package: Package, calibration: Calibration | None) -> FakeModel:
+        def load(
+            self,
+            key: ModelKey,
+            package: Package,
+            calibration: Calibration | None = None,
+            warming: Callable[[], object] = lambda: None,
+        ) -> FakeModel:
             if key.version == 2:
                 raise RuntimeError("no memory")
-            return super().load(key, package, calibration)
+            return super().load(key, package, calibration, warming)
 
     repository = loaded(models_in(tmp_path, f"{DIGITS}/1", f"{DIGITS}/2"), Choosy())
     assert repository.find(DIGITS, 2).state is State.FAILED

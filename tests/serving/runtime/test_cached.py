@@ -6,11 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from serving.runtime.cached import CachedDecoder, open_cached
+from serving.runtime.cached import CachedDecoder
 from tests.serving.families.autoregressive.gqa import Toy
 
 LENGTH, SYMBOLS, SLOTS = 48, 17, 6
-CPU = torch.device("cpu")
 
 
 @pytest.fixture(scope="module")
@@ -20,8 +19,7 @@ def toy() -> Toy:
 
 @pytest.fixture
 def decoder(toy: Toy, tmp_path: Path) -> CachedDecoder:
-    toy.write(tmp_path / "decoder.onnx")
-    return open_cached(tmp_path / "decoder.onnx", toy.section, SLOTS, 1, CPU)
+    return toy.open(tmp_path, SLOTS)
 
 
 def rows_of_tokens(rows: int) -> torch.Tensor:

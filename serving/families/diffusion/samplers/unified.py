@@ -2,62 +2,96 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
+from export.package.grid import Solver
 from serving.families.diffusion.plan import HISTORY, Lines
 from serving.families.diffusion.process import Floats, Levels
+from serving.families.diffusion.samplers.multistep import DEFAULT, half_log_ratios
+
+HALF = np.array([0.5])
+PAST = HISTORY + 1  # x0 that a line may weigh: its own, and those of 1, 2, 3 lines ago
 
 
-def unipc(levels: Levels) -> Lines:
-    """Zhao et al. 2023 (UniPC), algorithms 1 and 2, order 2, for x0 and B(h) = e^h - 1.
+def unipc(levels: Levels, order: int = 2, solver: Solver = DEFAULT) -> Lines:
+    """Zhao et al. 2023 (UniPC), algorithms 1 and 2, for x0, of order 1 to 3.
 
-    With l = ln(alpha / sigma), h = l' - l, r = h_previous / h, D = (m - m_previous) / r: the predictor is
-    x' = (sigma'/sigma) x + alpha' (1 - e^-h) (m + D / 2). Their corrector replaces x, on arrival, by one
-    that starts from the same x of the step before; it differs from the prediction only in known x0, so
-    x + u m + v m_previous + w m_before_that is all it takes, and no earlier x is kept. First order in
-    the first step, on the way to the data, and where h is infinite.
+    With l = ln(alpha / sigma), h = l' - l and D_k = (m_k - m) / r_k, where m_k is the x0 of k steps ago and
+    r_k how far back it lies, in steps h: the predictor is x' = (sigma'/sigma) x + alpha' ((1 - e^-h) m - B
+    sum p_k D_k). Their corrector replaces x, on arrival, by one that starts from the same x of the step
+    before; it differs from the prediction only in known x0, so weights of the last four x0 are all it
+    takes, and no earlier x is kept. First order in the first step, on the way to the data, and where h is
+    infinite.
     """
     here, after = levels[:-1], levels[1:]
-    with np.errstate(divide="ignore"):
-        step = np.log(here.ratio) - np.log(after.ratio)  # [n] h, inf where a level has no signal or no noise
+    step = half_log_ratios(levels)
+    orders = _orders(step, after, order, solver)
     a = after.sigma / here.sigma
-    towards = after.alpha * -np.expm1(-step)
-    slope = _half_slope(step)
-    correction = _correction(step, after.alpha)
-    b = towards * (1.0 + slope) + a * correction[:, 0]
-    c = np.zeros((len(a), HISTORY))
-    c[:, 0] = -towards * slope + a * correction[:, 1]
-    c[:, 1] = a * correction[:, 2]
-    return Lines(here, after, a, b, np.zeros_like(a), c)
+    weights = np.zeros((len(a), PAST))
+    for i in range(len(a)):
+        weights[i] = after.alpha[i] * _prediction(step, i, orders[i], solver)
+        if i and np.isfinite(step[i - 1]):
+            weights[i] += a[i] * here.alpha[i] * _correction(step, i - 1, orders[i - 1], solver)
+    return Lines(here, after, a, weights[:, 0], np.zeros_like(a), weights[:, 1:])
 
 
-def _half_slope(step: Floats) -> Floats:
-    """1 / (2 r) per step; 0 where the predictor is of first order."""
-    slope = np.zeros_like(step)
-    usable = np.isfinite(step[1:]) & np.isfinite(step[:-1])
-    slope[1:][usable] = step[1:][usable] / (2.0 * step[:-1][usable])
-    return slope
-
-
-def _correction(step: Floats, alpha: Floats) -> Floats:
-    """(u, v, w) [n, 3]: what each line adds to the x that the line before predicted."""
-    found, slope = np.zeros((len(step), 3)), _half_slope(step)
-    for line in range(1, len(step)):
-        h = step[line - 1]
-        if not np.isfinite(h):
-            continue
-        scale = alpha[line - 1] * -np.expm1(-h)
-        ratio = 2.0 * slope[line - 1]  # 1 / r of the step before; 0: it was of first order
-        past, now = _weights(h, -1.0 / ratio) if ratio else (0.0, 0.5)
-        older = -scale * (past - 0.5) * ratio if ratio else 0.0
-        found[line] = scale * now, -scale * now - older, older
+def _orders(step: Floats, after: Levels, order: int, solver: Solver) -> list[int]:
+    found = []
+    for i in range(len(step)):
+        left = len(step) - i if solver.lower_order_final else order
+        used = min(order, left, i + 1) if np.isfinite(step[i]) and after.sigma[i] > 0.0 else 1
+        while used > 1 and not np.isfinite(step[i - used + 1 : i]).all():
+            used -= 1
+        found.append(used)
     return found
 
 
-def _weights(h: float, r: float) -> tuple[float, float]:
-    """Weights of (m_before - m) / r and of m_arrival - m (their eq. 10); r is negative, in steps h."""
-    phi_1 = np.expm1(-h)
-    phi_2 = phi_1 / -h - 1.0
-    phi_3 = phi_2 / -h - 0.5
-    past, now = np.linalg.solve([[1.0, 1.0], [r, 1.0]], [phi_2 / phi_1, 2.0 * phi_3 / phi_1])
-    return float(past), float(now)
+def _prediction(step: Floats, i: int, order: int, solver: Solver) -> Floats:
+    """Weights of the last four x0 in a step, per alpha'."""
+    weights = np.zeros(PAST)
+    weights[0] = -np.expm1(-step[i])
+    if order == 1:
+        return weights
+    back = _back(step, i, order)
+    matrix, right, scale = _system(step[i], np.append(back, 1.0), solver)
+    shares = HALF if order == 2 else np.asarray(np.linalg.solve(matrix[:-1, :-1], right[:-1]), np.float64)
+    return weights - scale * _differences(back, shares, 0)
+
+
+def _correction(step: Floats, i: int, order: int, solver: Solver) -> Floats:
+    """What the x0 of the arrival and of the step's own past add to what the step predicted, per alpha'."""
+    back = _back(step, i, order)
+    matrix, right, scale = _system(step[i], np.append(back, 1.0), solver)
+    shares = HALF if order == 1 else np.asarray(np.linalg.solve(matrix, right), np.float64)
+    found = _differences(back, shares[:-1], 1)
+    found[0] += shares[-1]
+    found[1] -= shares[-1]
+    predicted = np.roll(_prediction(step, i, order, solver), 1)
+    predicted[1] += np.expm1(-step[i])
+    return np.asarray(-scale * found - predicted, np.float64)
+
+
+def _back(step: Floats, i: int, order: int) -> Floats:
+    """r_k of k = 1 .. order - 1, negative."""
+    return np.array([-step[i - k : i].sum() / step[i] for k in range(1, order)])
+
+
+def _differences(back: Floats, shares: Floats, first: int) -> Floats:
+    """sum of shares (m_k - m) / r_k as weights, m being the x0 of ``first`` lines ago."""
+    weights = np.zeros(PAST)
+    for k, (r, share) in enumerate(zip(back, shares, strict=True), start=1):
+        weights[first + k] += share / r
+        weights[first] -= share / r
+    return weights
+
+
+def _system(h: float, back: Floats, solver: Solver) -> tuple[Floats, Floats, float]:
+    """Matrix and right side of their eq. 10, and B(h)."""
+    scale = -h if solver.unipc_rule == "bh1" else float(np.expm1(-h))
+    phi, right = math.expm1(-h) / -h - 1.0, []
+    for k in range(1, len(back) + 1):
+        right.append(phi * math.factorial(k) / scale)
+        phi = phi / -h - 1.0 / math.factorial(k + 1)
+    return np.vander(back, len(back), increasing=True).T, np.array(right), scale

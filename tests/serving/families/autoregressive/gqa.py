@@ -11,8 +11,11 @@ import torch
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from export.package.schema import Autoregressive, CacheLayout
+from export.graph.interface import onnx_component
+from export.package.schema import Autoregressive, CacheLayout, Component
 from serving.families.rows import Tensors
+from serving.runtime.cached import CachedDecoder, open_cached
+from serving.runtime.network import RuntimeOptions
 
 HEADS, KV_HEADS, HEAD_DIM = 4, 2, 16
 WIDTH = HEADS * HEAD_DIM
@@ -54,9 +57,13 @@ class Toy:
         x = x + heard.transpose(1, 2).reshape(rows, n, WIDTH) @ w["out"]
         return {"logits": x @ w["head"]}
 
-    def write(self, path: Path) -> None:
-        """The decoder graph, with its cache as inputs and outputs."""
-        onnx.save(self._model(), str(path))
+    def open(self, folder: Path, slots: int) -> CachedDecoder:
+        """The decoder graph, with its cache as inputs and outputs, written and opened on the CPU."""
+        model, path = self._model(), folder / "decoder.onnx"
+        onnx.save(model, str(path))
+        component = Component.model_validate(onnx_component(model, path.name))
+        options = RuntimeOptions(torch.device("cpu"), threads=1, max_rows=slots)
+        return open_cached(path, component, self.section, slots, options)
 
     def _model(self) -> onnx.ModelProto:
         nodes = [

@@ -18,7 +18,7 @@ from serving.families.drive import Network, run_alone
 from serving.families.request import Operation, Request
 from serving.families.result import Decoded, Encoded, Result, Sampled, Scored
 from serving.families.rows import Loop, Tensors
-from serving.runtime.cached import CachedDecoder, open_cached
+from serving.runtime.cached import CachedDecoder
 from tests.serving.families.autoregressive.gqa import Toy
 
 LENGTH, SYMBOLS, SLOTS = 160, 12, 8
@@ -32,9 +32,7 @@ def toy() -> Toy:
 
 @pytest.fixture(scope="module")
 def decoder(toy: Toy, tmp_path_factory: pytest.TempPathFactory) -> CachedDecoder:
-    path = tmp_path_factory.mktemp("toy") / "decoder.onnx"
-    toy.write(path)
-    return open_cached(path, toy.section, SLOTS, 1, CPU)
+    return toy.open(tmp_path_factory.mktemp("toy"), SLOTS)
 
 
 @pytest.fixture(scope="module")

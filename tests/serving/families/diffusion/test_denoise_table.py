@@ -9,9 +9,14 @@ import numpy as np
 import pytest
 import torch
 
+from export.package.schema import Condition
 from serving.families.diffusion.denoiser import TABLE
 from serving.families.diffusion.family import DiffusionFamily
-from serving.families.diffusion.table import DenoiseTable
+from serving.families.diffusion.grid import levels_of
+from serving.families.diffusion.plan import Choices, plan_of
+from serving.families.diffusion.process import Process
+from serving.families.diffusion.samplers.first_order import ddim
+from serving.families.diffusion.table import DenoiseRows, DenoiseTable
 from serving.families.drive import empty_inputs
 from serving.families.request import Operation, Request
 from serving.families.rows import Loop, Slots
@@ -91,6 +96,50 @@ MIXED = [
 ]
 
 
+def test_beside_a_clipped_x0_ddim_goes_on_with_the_predicted_noise_where_the_package_says_so() -> None:
+    section = diffusion("vp", clip_range=(-1.0, 1.0), clip_default=True, clipped_noise="predicted")
+    family = DiffusionFamily(package(section, levels_space(ELEMENTS), (LABEL,)))
+    request = _request("ddim", 2, steps=3)
+    work = next(family.program(request))
+    assert isinstance(work, Loop)
+    table, slots = family.tables({}, 2, torch.device("cpu"))[TABLE], np.arange(2)
+    assert isinstance(table, DenoiseTable)
+    table.admit(slots, work)
+    levels = levels_of(Process(section), 3, "trailing")
+    for alpha, sigma, alpha_after, sigma_after in zip(
+        levels.alpha[:-1], levels.sigma[:-1], levels.alpha[1:], levels.sigma[1:], strict=True
+    ):
+        inputs = empty_inputs(NETWORK, 2)
+        table.gather(slots, inputs)
+        noise = 3.0 * NETWORK(inputs)["prediction"]
+        x0 = ((inputs["x"] - sigma * noise) / alpha).clamp(-1.0, 1.0)
+        assert (x0.abs() == 1.0).any()
+        table.advance(slots, {"prediction": noise})
+        wanted = (alpha_after * x0 + sigma_after * noise).numpy()
+        np.testing.assert_allclose(table.result(slots)["x"].numpy(), wanted, rtol=1e-5, atol=1e-5)
+
+
+def test_rows_bring_null_values_of_their_own_and_keep_conditions_without_any() -> None:
+    conditions = (
+        Condition(name="text", kind="vector", shape=(2,)),
+        Condition(name="picture", kind="vector", shape=(3,)),
+    )
+    table, slots = DenoiseTable((4,), conditions, 4, torch.device("cpu"), {"text": None}), np.array([2, 0])
+    plan = plan_of(
+        Process(diffusion("vp")), ddim(levels_of(Process(diffusion("vp")), 2, "trailing")), Choices(2.0)
+    )
+    given = {"text": np.full((2, 2), 5.0, np.float32), "picture": np.full((2, 3), 7.0, np.float32)}
+    nulls = {"text": np.array([[1.0, 1.0], [2.0, 2.0]], np.float32)}
+    payload = DenoiseRows(plan, 1, np.arange(2), given, nulls=nulls)
+    table.admit(slots, Loop(TABLE, 2, payload, np.full(2, 2)))
+    inputs = {
+        "x": torch.zeros(4, 4), "t": torch.zeros(4), "text": torch.zeros(4, 2), "picture": torch.zeros(4, 3)
+    }  # fmt: skip
+    table.gather(slots, inputs)
+    assert inputs["text"][:, 0].tolist() == [5.0, 5.0, 1.0, 2.0]
+    assert inputs["picture"][:, 0].tolist() == [7.0] * 4
+
+
 def test_rows_are_bitwise_the_same_alone_and_staggered_among_others() -> None:
     table, taken = _table(), np.zeros(64, np.bool_)
     order = np.random.default_rng(0).permutation(64)
@@ -106,6 +155,17 @@ def test_rows_are_bitwise_the_same_alone_and_staggered_among_others() -> None:
         _tick(table, np.flatnonzero(taken))
     for request, mine in zip(MIXED, slots, strict=True):
         assert torch.equal(table.result(mine)["x"], _alone(request))
+
+
+@pytest.mark.parametrize("request_", MIXED, ids=lambda request: str(request.method))
+def test_compiled_and_tensor_steps_give_the_same_bits(request_: Request) -> None:
+    table, slots = _table(), np.arange(request_.rows)
+    assert table._compiled_steps is not None
+    table._compiled_steps = None
+    table.admit(slots, _loop(request_))
+    while table.remaining(slots).any():
+        _tick(table, slots)
+    assert torch.equal(table.result(slots)["x"], _alone(request_))
 
 
 def test_the_first_rows_of_many_equal_a_smaller_request() -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from serving.families.diffusion.accelerator import AcceleratorSteps
 from serving.families.diffusion.family import DiffusionFamily
 from serving.families.diffusion.table import DenoiseTable
 from serving.families.diffusion.threshold import thresholded
@@ -41,13 +40,11 @@ def test_rows_are_bounded_by_their_own_quantile_and_scaled_back() -> None:
     np.testing.assert_allclose(moved, found * 2 + 3, rtol=1e-6)
 
 
-def _sampled(rows: int, accelerator: bool = False, **parameters: float) -> Sampled:
+def _sampled(rows: int, **parameters: float) -> Sampled:
     family = DiffusionFamily(family_of(SECTION, levels_space(2)).spec)
     tables = family.tables({}, rows, torch.device("cpu"))
     table = tables["denoise"]
     assert isinstance(table, DenoiseTable)
-    if accelerator:
-        table._steps = AcceleratorSteps(table._state, table._arena, table._columns)
     asked = request(Operation.SAMPLE, "ddim", rows, parameters={"steps": 8, **parameters})
     result = run_alone(family.program(asked), {"denoiser": NETWORK}, tables)
     assert isinstance(result, Sampled)
@@ -62,12 +59,6 @@ def test_samples_change_and_rows_do_not_depend_on_their_neighbours() -> None:
     assert (bounded.data != plain.data).any()
     assert (bounded.data != clipped.data).any()
     np.testing.assert_array_equal(_sampled(5, dynamic_threshold=0.6).data, bounded.data[:5])
-
-
-def test_both_ways_of_advancing_agree() -> None:
-    host = _sampled(ROWS, dynamic_threshold=0.6)
-    other = _sampled(ROWS, accelerator=True, dynamic_threshold=0.6)
-    np.testing.assert_array_equal(host.data, other.data)
 
 
 def test_it_is_offered_to_images_with_a_range() -> None:

@@ -1,0 +1,1 @@
+"""Rules as code: ``python -m deploy.prometheus`` writes them once more, for the Prometheus operator."""

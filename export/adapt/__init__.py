@@ -1,0 +1,1 @@
+"""How a network that users have becomes a component that packages need: stated steps, never guesses."""

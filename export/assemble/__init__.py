@@ -1,0 +1,1 @@
+"""From a described model to a package: inspect, write the graphs, compare them with the network, publish."""

@@ -1,0 +1,1 @@
+"""From a folder that diffusers saved to a package: denoisers, their schedulers, autoencoders and encoders."""

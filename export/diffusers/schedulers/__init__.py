@@ -1,0 +1,1 @@
+"""Readers of scheduler configurations, by the kind of their process."""

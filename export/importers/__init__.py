@@ -1,0 +1,1 @@
+"""Sources of packages: torch modules, ONNX files, TorchScript files; and templates of specifications."""

@@ -1,0 +1,1 @@
+"""Generated messages of the Open Inference Protocol (KServe v2); written by protos/generate.py."""

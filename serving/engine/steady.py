@@ -1,0 +1,65 @@
+"""A run whose rows stay: gather, network, check and advance as calls with nothing left to find out.
+
+After a network run the caches are cold, and every function, attribute and array that a step touches costs
+microseconds (docs/findings/tick-cost.md); so what can be found once is bound once.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+from serving.engine.lane import Tick
+from serving.engine.residents import Residents
+from serving.engine.spans import Run, TableSpan
+from serving.families.rows import Slots, Step
+
+
+class Steady:
+    """``tick`` tells of one step in which nothing happened to any row."""
+
+    def __init__(self, run: Run, spans: list[TableSpan], steps: list[tuple[Step, Step]], tick: Tick) -> None:
+        self.tick = tick
+        self._rows: list[tuple[Residents, Slots]] = [(span.residents, span.slots) for span in spans]
+        tick.stepped += self._rows
+        self._gathers, self._advances = zip(*steps, strict=True)
+        self._network, self._checks = run.binding.bound(run.rows), run.whole.checks()
+
+    @classmethod
+    def of(cls, run: Run, tick: Tick) -> Steady | None:
+        """None where any row of the run is not a table's, or its table has no such form."""
+        spans = [span for span in run.spans if isinstance(span, TableSpan)]
+        steps = [
+            span.table.bound(span.slots, part.inputs, part.outputs)
+            for span, part in zip(spans, run.parts, strict=False)
+        ]
+        bound = [step for step in steps if step is not None]
+        return cls(run, spans, bound, tick) if len(bound) == len(run.spans) else None
+
+    def step(self) -> bool:
+        """One step; false where the run failed or is not finite, and no row has advanced."""
+        for gather in self._gathers:
+            gather()
+        try:
+            self._network()
+        except Exception:  # the ordinary run that follows finds the guilty row
+            return False
+        for finite in self._checks:
+            if not finite():
+                return False
+        for advance in self._advances:
+            advance()
+        return True
+
+    def settle(self) -> Tick | None:
+        """Who is final or complete after a step; None: nobody."""
+        ends = [(residents, *residents.settle(slots)) for residents, slots in self._rows]
+        if not any(len(final) for _, final, _ in ends):
+            return None
+        told = self.tick
+        tick = Tick(told.tasks, told.rows, told.network_rows, told.capacity, told.padded_rows)
+        tick.stepped += self._rows
+        for residents, final, complete in ends:
+            if len(final):
+                tick.final.append((residents, final))
+            tick.complete += [(task, partial(residents.take, task)) for task in complete]
+        return tick
