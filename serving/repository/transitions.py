@@ -35,7 +35,7 @@ class Transitions:
         self._loader = loader
         self._read = read
         self._work: dict[ModelKey, asyncio.Task[None]] = {}
-        self._threads = ThreadPoolExecutor(LOADS_AT_ONCE, thread_name_prefix="load")
+        self._loads = asyncio.Semaphore(LOADS_AT_ONCE)
 
     def load(self, key: ModelKey) -> None:
         """Begin to load a version that is UNLOADED, UNLOADING or FAILED."""
@@ -54,7 +54,6 @@ class Transitions:
         """Wait for what is under way."""
         for task in list(self._work.values()):
             await asyncio.gather(task, return_exceptions=True)
-        self._threads.shutdown(wait=False)
 
     def _begin(self, key: ModelKey, state: State, work: Coroutine[None, None, None]) -> None:
         before = self._work.get(key)
@@ -114,7 +113,16 @@ class Transitions:
         return stamp, self._loader.load(key, package, calibration, warming), remark
 
     async def _in_thread(self, work: Callable[[], Done]) -> Done:
-        return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+        """In a thread that ends with it: one that ran a network keeps OpenMP threads for as long as it lives,
+        and where there are more of those than cores, they sleep at every barrier instead of spinning, the
+        engine's too: a sixth of a large network's run.
+        """
+        async with self._loads:
+            thread = ThreadPoolExecutor(1, thread_name_prefix="load")
+            try:
+                return await asyncio.get_running_loop().run_in_executor(thread, work)
+            finally:
+                thread.shutdown(wait=False)
 
 
 def _reason(error: Exception) -> str:
