@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from export.assemble.cpu_forms import CpuForms
 from export.graph.torchscript import export_torchscript
 
 LAYERS = (nn.Linear, nn.modules.conv._ConvNd)
@@ -35,7 +36,8 @@ class Rounded(nn.Module):
 
     def forward(self, *arguments: Tensor) -> Tensor | tuple[Tensor, ...]:
         """The module's answer as float32."""
-        with torch.autocast("cpu", torch.bfloat16, cache_enabled=False):  # a trace loses cached casts
+        # a trace loses cached casts
+        with CpuForms(), torch.autocast("cpu", torch.bfloat16, cache_enabled=False):
             found = self.module(*(_channels_last(value) for value in arguments))
         if isinstance(found, tuple):
             return tuple(value.float().contiguous() for value in found)

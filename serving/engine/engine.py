@@ -29,6 +29,7 @@ from serving.errors import NotFound, Unavailable
 from serving.families.calibration import Calibration
 from serving.families.request import Request
 from serving.families.rows import Program
+from serving.runtime.allocator import keep_freed_memory
 from serving.runtime.network import RuntimeOptions
 
 if TYPE_CHECKING:
@@ -82,6 +83,7 @@ class Engine:
     def start(self) -> None:
         """Start the worker thread; requests may have been submitted before."""
         self._started = True
+        keep_freed_memory()
         if self._runtime.threads:
             torch.set_num_threads(self._runtime.threads)
         self._thread.start()
