@@ -16,6 +16,8 @@ import onnx
 import torch
 from torch import Tensor, nn
 
+from export.graph.affine_norm import join_affine_norms
+
 OPSET = 20
 PRODUCER = "pxserve-export"
 LARGE_BYTES = 1 << 30
@@ -80,6 +82,8 @@ def export_program(
         onnx.checker.check_model(str(beside), full_check=False)
         return finish(large, check=False)
     model = written.model_proto
+    if optimize:
+        join_affine_norms(model)
     _name_axes(model, signature)
     return finish(model)
 
