@@ -2,7 +2,7 @@
 
 Every client asks for one image over gRPC; a pipeline makes as many images as there are clients, in batches
 of the size that suits it best. All of them run in turn in every round; figures are medians of the ratio
-within a round. Fewer steps than a user's 50 only make our share of work per request larger.
+within a round.
 """
 
 from __future__ import annotations
@@ -32,14 +32,18 @@ TITLE = "google/ddpm-cifar10-32 and the digits U-Net against diffusers"
 NOTE = (
     "Random weights, DDIM; 16 clients with one image each over gRPC, against pipelines of 16 images at their "
     "best batch, eager and compiled by torch.compile. Two threads each (digits: one for the server, whose "
-    "network is too small for two). Medians of the ratio within interleaved rounds."
+    "network is too small for two). Medians of the ratio within interleaved rounds. Images are compared "
+    "after 12 steps: with random weights, 50 magnify a millionth more noise to 78 levels in the pipeline too."
 )
 CLIENTS, BATCHES, THREADS = 16, (4, 8, 16), 2
-STEPS, ROUNDS = 12, 3
+STEPS, ROUNDS = 50, 3
 DIGITS_STEPS, DIGITS_ROUNDS = 50, 7
 FLOAT32_TARGET, BFLOAT16_TARGET, MIXED_TARGET, DIGITS_TARGET = 1.08, 1.05, 1.7, 4.5
 EXPORT_TARGET_S, VJP_TARGET_S, START_TARGET_S = 120.0, 600.0, 10.0
 AGREEMENT = 1.0  # level; they are rounded
+# Of 50 steps with random weights the last magnify everything: a millionth more noise at the start moves the
+# pipeline's own image by 78 levels, after 12 steps by 0.03.
+AGREEMENT_STEPS = 12
 PRECISIONS = ("float32", "bfloat16")
 
 Work = Callable[[], object]
@@ -120,12 +124,20 @@ def _cifar(made: Exported, stack: ExitStack, steps: int = STEPS, rounds: int = R
     others = {precision: peers(made.pipeline, getattr(torch, precision)) for precision in PRECISIONS}
     taken = interleaved(_work(servers, others, steps), rounds)
     exact = servers["float32"]
-    gap = difference(exact, made.pipeline, steps)
+    gap = difference(exact, made.pipeline, min(steps, AGREEMENT_STEPS))
     return [
         _seconds("start to SERVING, 35.7M U-Net", exact.start_s, START_TARGET_S),
         *_ratios(taken),
         *_rates(taken, others, steps),
-        Figure(TITLE, "float32: off from the pipeline", gap, AGREEMENT, "at most", "levels of 256", NOTE),
+        Figure(
+            TITLE,
+            "float32: off from the pipeline",
+            gap,
+            AGREEMENT,
+            "at most",
+            "levels of 256",
+            NOTE,
+        ),
     ]
 
 
