@@ -24,6 +24,7 @@ from serving.runtime.torchscript import frozen
 Buffers = Mapping[str, torch.Tensor]
 Run = Callable[[], None]
 
+ANSWERS = ("logits", "log_prob")  # of a scripted decoder, in its order
 _NOWHERE: NDArray[np.int64] = np.zeros(1, np.int64)
 
 
@@ -66,7 +67,10 @@ class CachedGraph(ABC):
 
     @abstractmethod
     def bound(self, inputs: Buffers, outputs: Buffers, cache: Buffers) -> Run:
-        """A run over these buffers; ``cache`` is both read and written. RuntimeError where it fails."""
+        """A run over these buffers; ``cache`` is both read and written. RuntimeError where it fails.
+
+        ``outputs``: those that are wanted.
+        """
 
 
 class OnnxCachedGraph(CachedGraph):
@@ -110,8 +114,9 @@ class ScriptedCachedGraph(CachedGraph):
         def run() -> None:
             with torch.inference_mode():
                 answers = self._module(*given)
-                for output, answer in zip(outputs.values(), answers, strict=False):
-                    output.copy_(answer)
+                for name, answer in zip(ANSWERS, answers, strict=False):
+                    if name in outputs:
+                        outputs[name].copy_(answer)
 
         return run
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 
 from export.package.schema import Component, TensorSpec
-from serving.runtime.cached_graph import CachedGraph
+from serving.runtime.cached_graph import Buffers, CachedGraph
 from serving.runtime.network import Binding, Network, RuntimeOptions, Tensors
 
 RUN_TOKENS = 256  # of one run; more only cost memory
@@ -68,7 +68,6 @@ class LogitsBinding(Binding):
         self._length = inputs["tokens"].shape[1]
         self._together = max(1, min(capacity, RUN_TOKENS // self._length))
         self._cache = graph.caches(self._together, self._length)
-        self._size = graph.vocabulary
 
     def run(self, rows: int) -> None:
         """As many runs as it takes; errors of the runtime pass through."""
@@ -82,16 +81,20 @@ class LogitsBinding(Binding):
                 yield _Chunk(first, end, start, until)
 
     def _run(self, chunk: _Chunk) -> None:
-        every = (chunk.end - chunk.first) * (chunk.until - chunk.start)
-        wanted = torch.arange(every, device=self.inputs["tokens"].device)
-        found, _ = self._predict(chunk, wanted, torch.zeros_like(wanted))
-        shape = (chunk.end - chunk.first, chunk.until - chunk.start, self._size)
-        self.outputs["logits"][chunk.first : chunk.end, chunk.start : chunk.until] = found.view(shape)
+        part = self.outputs["logits"][chunk.first : chunk.end, chunk.start : chunk.until]
+        every = part.shape[0] * part.shape[1]
+        wanted = torch.arange(every, device=part.device)
+        # Whole rows lie one after the other, and need no copy.
+        found = part.view(every, -1) if part.is_contiguous() else part.new_empty((every, part.shape[2]))
+        self._predict(chunk, wanted, torch.zeros_like(wanted), {"logits": found})
+        if not part.is_contiguous():
+            part.copy_(found.view_as(part))
 
-    def _predict(
-        self, chunk: _Chunk, wanted: torch.Tensor, targets: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Logits [wanted, vocabulary] and log_prob [wanted] after the chunk was read into the caches."""
+    def _predict(self, chunk: _Chunk, wanted: torch.Tensor, targets: torch.Tensor, outputs: Buffers) -> None:
+        """Fill what of ``logits`` [wanted, vocabulary] and ``log_prob`` [wanted] is asked for.
+
+        The chunk is read into the caches.
+        """
         rows = chunk.end - chunk.first
         tokens = self.inputs["tokens"][chunk.first : chunk.end, chunk.start : chunk.until].contiguous()
         last = torch.full((rows,), chunk.until - 1, dtype=torch.int32, device=tokens.device)
@@ -102,11 +105,8 @@ class LogitsBinding(Binding):
             "wanted": wanted,
             "targets": targets,
         }
-        logits = torch.empty((len(wanted), self._size), dtype=torch.float32, device=tokens.device)
-        outputs = {"logits": logits, "log_prob": logits.new_empty(len(wanted))}
         cache = {name: buffer[:rows] for name, buffer in self._cache.items()}
         self._graph.bound(inputs, outputs, cache)()
-        return logits, outputs["log_prob"]
 
 
 class LogProbBinding(LogitsBinding):
@@ -120,9 +120,12 @@ class LogProbBinding(LogitsBinding):
         if len(wanted):
             # A product of one row may sum in another order than one of several.
             asked = wanted.repeat(2) if len(wanted) == 1 else wanted
-            terms[wanted] = self._predict(chunk, asked, targets[asked])[1][: len(wanted)]
+            found = terms.new_empty(len(asked))
+            self._predict(chunk, asked, targets[asked], {"log_prob": found})
+            terms[wanted] = found[: len(wanted)]
         elif chunk.until < self._length:
-            self._predict(chunk, wanted, wanted)  # later chunks read what this one leaves in the caches
+            # later chunks read what this one leaves in the caches
+            self._predict(chunk, wanted, wanted, {"log_prob": terms[:0]})
         self.outputs["log_prob"][part] = terms.view(chunk.end - chunk.first, -1)
 
 
