@@ -50,11 +50,17 @@ def providers(device: torch.device) -> list[str | tuple[str, dict[str, str]]]:
     return [("CUDAExecutionProvider", settings), "CPUExecutionProvider"]
 
 
-def run_options(device: torch.device) -> ort.RunOptions:
-    """On CUDA a run only enters the stream; whoever reads its outputs waits for them there."""
+def run_options(device: torch.device) -> ort.RunOptions | None:
+    """On CUDA a run only enters the stream; whoever reads its outputs waits for them there.
+
+    None where there is nothing to say: onnxruntime looks for a graph's id in options that are given, by an
+    exception where they have none, which costs 30 µs a run.
+    """
+    if device.type != "cuda":
+        return None
     options = ort.RunOptions()
-    if device.type == "cuda":
-        options.add_run_config_entry("disable_synchronize_execution_providers", "1")
+    options.add_run_config_entry("disable_synchronize_execution_providers", "1")
+    options.add_run_config_entry("gpu_graph_id", "-1")  # what it is where none is given: nothing is captured
     return options
 
 

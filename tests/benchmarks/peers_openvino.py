@@ -25,9 +25,10 @@ from tests.benchmarks.networks.unet import UNet
 TITLE = "The 35.7M U-Net in our runtimes against OpenVINO"
 NOTE = (
     "Bare runs of the same weights over bound buffers, 2 threads, 16 rows of 32x32 (TorchScript runs "
-    "blocks of 8; malloc told to keep what runs free, as our server does): float32 is ONNX Runtime against OpenVINO's f32, bfloat16 our TorchScript graph "
-    "against OpenVINO's bf16 hint. The largest error of each against torch in float32 "
-    "is checked: 1e-3 and 8e-2 of the largest output. Medians of the ratio within interleaved rounds."
+    "blocks of 8; malloc keeps what runs free, as in our server): float32 is ONNX Runtime against OpenVINO's "
+    "f32, bfloat16 our TorchScript graph against OpenVINO's bf16 hint. The largest error of each against "
+    "torch in float32 is checked: 1e-3 and 8e-2 of the largest output. Medians of the ratio within "
+    "interleaved rounds."
 )
 ROWS, THREADS = 16, 2
 TOLERANCES = {"float32": 1e-3, "bfloat16": 8e-2}
