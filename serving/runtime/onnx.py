@@ -70,19 +70,18 @@ class OnnxBinding(Binding):
     def __init__(self, sess: ort.InferenceSession, inputs: Tensors, outputs: Tensors, capacity: int) -> None:
         super().__init__(inputs, outputs, capacity)
         self._session = sess
-        self._bound: dict[int, ort.IOBinding] = {}
+        self._calls: dict[int, Callable[[], object]] = {}
         self._options = run_options(next(iter(inputs.values())).device)
 
     def run(self, rows: int) -> None:
         """One session run; errors of the runtime pass through."""
-        if rows not in self._bound:
-            self._bound[rows] = self._bind(rows)
-        self._session.run_with_iobinding(self._bound[rows], self._options)
+        self.bound(rows)()
 
     def bound(self, rows: int) -> Callable[[], object]:
         """The session's run."""
-        self._bound.setdefault(rows, self._bind(rows))
-        return partial(self._session.run_with_iobinding, self._bound[rows], self._options)
+        if rows not in self._calls:
+            self._calls[rows] = partial(self._session.run_with_iobinding, self._bind(rows), self._options)
+        return self._calls[rows]
 
     def _bind(self, rows: int) -> ort.IOBinding:
         binding = self._session.io_binding()

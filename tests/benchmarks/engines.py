@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import itertools
 import threading
 import time
@@ -81,6 +82,7 @@ def engine_with(folder: Path, max_rows: int = 64) -> Iterator[Loaded]:
     """A started engine that serves the package in ``folder`` (NAME/VERSION)."""
     engine = Engine(threads=torch.get_num_threads(), max_rows=max_rows, queue_rows=1 << 20)
     engine.start()
+    gc.freeze()  # as the server does
     try:
         yield Loaded(engine, add(engine, folder))
     finally:
