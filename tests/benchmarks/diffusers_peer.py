@@ -31,8 +31,8 @@ from tests.benchmarks.figures import Figure
 TITLE = "google/ddpm-cifar10-32 and the digits U-Net against diffusers"
 NOTE = (
     "Random weights, DDIM; 16 clients with one image each over gRPC, against pipelines of 16 images at their "
-    "best batch, eager and compiled by torch.compile. Two threads each (digits: one for the server, whose "
-    "network is too small for two). Medians of the ratio within interleaved rounds. Images are compared "
+    "best batch, eager and compiled by torch.compile. Two threads each. Medians of the "
+    "ratio within interleaved rounds. Images are compared "
     "after 12 steps: with random weights, 50 magnify a millionth more noise to 78 levels in the pipeline too."
 )
 CLIENTS, BATCHES, THREADS = 16, (4, 8, 16), 2
