@@ -220,6 +220,9 @@ class Rpc:
             left = left_s()
             self._left(call, expired=left is not None and left <= 0)
             raise
+        except grpc.aio.InternalError as error:  # the caller reset its stream while it was written to
+            self._left(call, expired=False)
+            raise asyncio.CancelledError from error
         except Exception as error:  # whatever a bug raises must not reach the client as UNKNOWN
             failure = Internal("an unexpected error; the log has its error id")
             log.exception(

@@ -29,7 +29,7 @@ from serving.errors import NotFound, Unavailable
 from serving.families.calibration import Calibration
 from serving.families.request import Request
 from serving.families.rows import Program
-from serving.runtime.allocator import keep_freed_memory
+from serving.runtime.allocator import keep_freed_memory, return_freed_memory
 from serving.runtime.network import RuntimeOptions
 
 if TYPE_CHECKING:
@@ -112,6 +112,7 @@ class Engine:
         """Open, warm and attach a package; blocking. ``warming`` is called before the networks run."""
         model = open_model(key, package, calibration, self._runtime, warming)
         self.attach(model)
+        return_freed_memory()
         return model.loaded
 
     def attach(self, model: ServedModel) -> None:
@@ -127,6 +128,8 @@ class Engine:
         while self._worker.tasks_of(key):
             time.sleep(0.005)
         self._call(lambda: self._worker.detach(key))
+        del model
+        return_freed_memory()
 
     def quote(self, key: ModelKey, request: Request) -> Quote:
         """What the request would cost now; computes nothing."""

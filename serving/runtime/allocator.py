@@ -27,3 +27,12 @@ def keep_freed_memory() -> bool:
     )
     told = [mallopt(option, size) == 1 for option, size in asked]
     return all(told)
+
+
+def return_freed_memory() -> bool:
+    """Give back what is free now, once: what a model took to load and warm, another will not take again."""
+    try:
+        trim = ctypes.CDLL(None).malloc_trim
+    except (OSError, AttributeError):
+        return False
+    return bool(trim(0))
