@@ -59,17 +59,10 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     return F.linear(x.reshape(-1, x.shape[-1]), weight, bias).reshape(*x.shape[:-1], weight.shape[0])
 
 
-def divide(x: Tensor, divisor: Any) -> Tensor:
-    """Nothing to do for a divisor of 1, which is what most rescalings of residuals are."""
-    return x if isinstance(divisor, float) and divisor == 1.0 else torch.div(x, divisor)
-
-
 FORMS: dict[Callable[..., Any], Callable[..., Tensor]] = {
     F.scaled_dot_product_attention: attention,
     F.group_norm: group_norm,
     F.linear: linear,
-    Tensor.div: divide,
-    Tensor.__truediv__: divide,
 }
 
 

@@ -36,7 +36,7 @@ class Rounded(nn.Module):
 
     def forward(self, *arguments: Tensor) -> Tensor | tuple[Tensor, ...]:
         """The module's answer as float32."""
-        # a trace loses cached casts
+        # without autocast's cache: a trace loses what it holds
         with CpuForms(), torch.autocast("cpu", torch.bfloat16, cache_enabled=False):
             found = self.module(*(_channels_last(value) for value in arguments))
         if isinstance(found, tuple):

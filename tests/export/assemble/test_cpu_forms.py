@@ -20,9 +20,6 @@ CALLS: dict[str, Callable[[], Tensor]] = {
     "group_norm_of_places": lambda: F.group_norm(_image(8).flatten(2), 4),
     "linear": lambda: F.linear(_image(4).flatten(2).transpose(1, 2), _normal(8, 16), _normal(8)),
     "linear_without_bias": lambda: F.linear(_normal(2, 3, 5, 16), _normal(8, 16)),
-    "division_by_one": lambda: _normal(4, 4) / 1.0,
-    "division": lambda: _normal(4, 4) / 3.0,
-    "division_by_a_tensor": lambda: _normal(4, 4).div(torch.full((4,), 3.0, dtype=torch.bfloat16)),
 }
 
 
@@ -68,7 +65,7 @@ def test_long_attention_keeps_no_scores() -> None:
 
 
 class Block(nn.Module):
-    """Norm, attention over places, division, as U-Nets have them."""
+    """Norm and attention over places, as U-Nets have them."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -83,7 +80,7 @@ class Block(nn.Module):
         asked = self.inner(places).unsqueeze(1)
         found = F.scaled_dot_product_attention(asked, asked, asked).squeeze(1)
         answer: Tensor = image + found.transpose(1, 2).reshape(rows, channels, height, width)
-        return answer / 1.0
+        return answer
 
 
 def test_a_trace_holds_the_forms_and_runs_any_number_of_rows() -> None:
@@ -92,7 +89,6 @@ def test_a_trace_holds_the_forms_and_runs_any_number_of_rows() -> None:
     script = torch.jit.load(io.BytesIO(export_rounded(block, {"x": torch.randn(3, 3, 8, 8)})))  # type: ignore[no-untyped-call]
     written = str(script.inlined_graph)
     assert "scaled_dot_product_attention" not in written
-    assert "aten::div" not in written
     x = torch.randn(5, 3, 8, 8)
     with torch.no_grad():
         wanted = block(x)
