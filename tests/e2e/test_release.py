@@ -111,7 +111,7 @@ def test_deadline_missed(server: Running, verb: Verb) -> None:
     async def run() -> None:
         async with AsyncClient(server.target) as client:
             with pytest.raises(PxserveError) as caught:
-                await verb.run(client, long=True, timeout_s=0.3)
+                await verb.run(client, long=True, timeout_s=0.15)
             assert caught.value.code is grpc.StatusCode.DEADLINE_EXCEEDED
 
     asyncio.run(run())

@@ -14,9 +14,9 @@ from pxserve import AsyncClient
 from pxserve.v1 import anomaly_pb2, inpaint_pb2, latent_pb2, likelihood_pb2, sample_pb2
 
 ROWS = digits().test.images
-MANY = np.concatenate([ROWS] * 4)[:512]
+MANY = np.concatenate([ROWS] * 4)[:256]  # all verbs together fit a queue of 4,096 rows
 UPPER = np.arange(8)[None, :, None] * np.ones((1, 1, 8)) < 4
-LATENTS = np.linspace(-1, 1, 512 * 64, dtype=np.float32).reshape(512, 1, 8, 8)
+LATENTS = np.linspace(-1, 1, 256 * 64, dtype=np.float32).reshape(256, 1, 8, 8)
 PROSE = "The function returns "
 DIFFUSION, LETTERS = "digits-diffusion", "text-autoregressive"
 
@@ -76,7 +76,7 @@ def inpaint(client: AsyncClient, long: bool, **options: Any) -> Any:
 
 
 def inpaint_slots(client: AsyncClient, long: bool, **options: Any) -> Any:
-    rows = MANY[:128] if long else ROWS[:1]
+    rows = MANY if long else ROWS[:1]
     return client.inpaint("digits-autoregressive", rows, UPPER, seed=3, **options)
 
 
@@ -98,7 +98,7 @@ def reconstruct(client: AsyncClient, long: bool, **options: Any) -> Any:
 
 
 def interpolate(client: AsyncClient, long: bool, **options: Any) -> Any:
-    rows, points = (64, 12) if long else (1, 3)
+    rows, points = (32, 12) if long else (1, 3)
     start, end = MANY[:rows], MANY[rows : 2 * rows]
     return client.interpolate(DIFFUSION, start, end, points=points, seed=3, **options)
 
