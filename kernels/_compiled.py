@@ -32,7 +32,8 @@ def _load() -> ctypes.PyDLL | None:
     for name, arguments in _FUNCTIONS.items():
         function = getattr(library, name)
         function.argtypes, function.restype = arguments, None
-    library.pxserve_finite.restype = INTEGER
+    for answering in (library.pxserve_advance, library.pxserve_finite):
+        answering.restype = INTEGER
     return library
 
 

@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -24,7 +24,8 @@ CONDITIONS = 8  # at most
 
 Array = npt.NDArray[Any]
 Slots = npt.NDArray[np.int64]
-Step = Callable[[], object]
+Gather = Callable[[], object]
+Advance = Callable[[], int]
 
 
 def compiled() -> bool:
@@ -32,23 +33,23 @@ def compiled() -> bool:
     return LIBRARY is not None
 
 
-@dataclass(frozen=True)
-class Columns:
-    """Arrays of one entry per slot: what a table knows of its rows besides their state.
+INTEGERS: Final = ("first", "line", "end", "depth", "width", "seed", "row", "words")
+FLAGS: Final = ("guided", "masked", "learned", "direct", "special")
+NUMBERS: Final = ("rescale", "threshold")
+ENTRY: Final = np.dtype(
+    [
+        *((name, np.int64) for name in INTEGERS),
+        *((name, np.bool_) for name in FLAGS),
+        *((name, np.float32) for name in NUMBERS),
+    ],
+    align=True,
+)
+"""What a table knows of a row besides its state; a row is in one place, so that it comes and goes at once.
 
-    ``first`` and ``line`` int64 index ``lines``: where the row's plan begins, and its next line. ``depth``
-    int64: how many x0 of earlier lines the plan reads. ``seed``, ``row``, ``words`` int64: whose noise.
-    ``guided``, ``masked`` bool: with an unconditional network row; with given entries.
-    """
-
-    first: Slots
-    line: Slots
-    depth: Slots
-    seed: Slots
-    row: Slots
-    words: Slots
-    guided: npt.NDArray[np.bool_]
-    masked: npt.NDArray[np.bool_]
+``first``, ``line`` and ``end`` index the coefficients: where the row's plan begins, its next line, and where
+it ends. ``depth``: how many x0 of earlier lines the plan reads. ``seed``, ``row``, ``words``: whose noise.
+``guided``, ``masked``: with an unconditional network row; with given entries. The rest is the table's own.
+"""
 
 
 class _Condition(ctypes.Structure):
@@ -65,15 +66,30 @@ class _Table(ctypes.Structure):
         ("known", POINTER),
         ("observed", POINTER),
         ("lines", POINTER),
-        *((name, POINTER) for name in ("first", "depth", "line", "seed", "row", "words", "guided", "masked")),
+        ("entries", POINTER),
         ("condition", _Condition * CONDITIONS),
     )
+
+
+@dataclass(frozen=True, eq=False)
+class Place:
+    """Buffers of some network rows, for one table (``RowTable.place``); ``calls`` by number of rows."""
+
+    x: ctypes.c_void_p
+    t: ctypes.c_void_p
+    conditions: ctypes.Array[ctypes.c_void_p]
+    output: ctypes.c_void_p
+    stride: ctypes.c_int64
+    integer_time: bool
+    kept: object  # what the pointers point at
+    calls: dict[int, tuple[Gather, Advance]] = field(default_factory=dict)
 
 
 class RowTable:
     """Views of a table's arrays [capacity, ...], which must stay where they are; some may come later.
 
-    ``x`` and each of the three ``x0`` are float32 [capacity, elements]. ``conditions`` are pairs of values
+    ``x`` and each of the three ``x0`` are float32 [capacity, elements], ``entries`` ENTRY [capacity].
+    ``conditions`` are pairs of values
     [capacity, ...] and null values of the same type, [1, ...] or one per slot, or None.
     """
 
@@ -81,17 +97,16 @@ class RowTable:
         self,
         x: Array,
         x0: Sequence[Array],
-        columns: Columns,
+        entries: Array,
         conditions: Mapping[str, tuple[Array, Array | None]],
     ) -> None:
         if len(conditions) > CONDITIONS:
             raise ValueError(f"{len(conditions)} conditions; at most {CONDITIONS}")
-        self._kept = [x, *x0, columns, conditions]  # what the pointers point at
+        self._kept = [x, *x0, entries, conditions]  # what the pointers point at
         self._names = tuple(conditions)
         self._table = _Table(elements=x.shape[1], conditions=len(conditions), x=x.ctypes.data)
         self._table.x0 = (POINTER * 3)(*(older.ctypes.data for older in x0))
-        for name, column in vars(columns).items():
-            setattr(self._table, name, column.ctypes.data)
+        self._table.entries = entries.ctypes.data
         for index, (values, null) in enumerate(conditions.values()):
             row_bytes = values[:1].nbytes
             address = None if null is None else null.ctypes.data
@@ -99,8 +114,7 @@ class RowTable:
             self._table.condition[index] = _Condition(row_bytes, values.ctypes.data, address, stride)
         self._at = ctypes.addressof(self._table)
         self._lines: Array | None = None
-        self._slots: tuple[Slots | None, int] = (None, 0)
-        self._inputs: tuple[Mapping[str, Array] | None, Any] = (None, None)
+        self._slots = np.zeros(len(x), np.int64)  # of the rows that are bound
 
     def read_lines(self, lines: Array) -> None:
         """Coefficients float32 [size, 17] of all plans in use."""
@@ -115,51 +129,39 @@ class RowTable:
     def begin(self, slots: Slots, deviation: float) -> None:
         """Draw the initial state of the rows: stream 0, line 0, times ``deviation``."""
         assert LIBRARY is not None
-        LIBRARY.pxserve_begin(self._at, self._address(slots), len(slots), deviation)
+        LIBRARY.pxserve_begin(self._at, slots.ctypes.data, len(slots), deviation)
 
-    def gather(self, slots: Slots, inputs: Mapping[str, Array]) -> None:
-        """Write ``x`` float32 [network rows, ...], ``t`` float32 or int64, and the conditions.
-
-        First one network row per slot, then, in the same order, one more for each guided slot.
+    def place(self, inputs: Mapping[str, Array], output: Array) -> Place:
+        """Where a network reads ``x`` float32 [network rows, ...], ``t`` float32 or int64 and the conditions,
+        and writes ``output`` float32 [network rows, ...].
         """
-        assert LIBRARY is not None
-        x, t, conditions = self._destinations(inputs)
-        LIBRARY.pxserve_gather(self._at, self._address(slots), len(slots), x, t, conditions)
-
-    def advance(self, slots: Slots, output: Array) -> None:
-        """One line of every row from ``output`` float32 [network rows, ...], in the order of ``gather``."""
-        assert LIBRARY is not None
-        stride = output.strides[0] // output.itemsize
-        LIBRARY.pxserve_advance(self._at, self._address(slots), len(slots), output.ctypes.data, stride)
-
-    def bound(self, slots: Slots, inputs: Mapping[str, Array], output: Array) -> tuple[Step, Step]:
-        """``gather`` and ``advance`` of these rows in these buffers, with nothing left to find out.
-
-        Valid until rows come or go, or any array moves.
-        """
-        assert LIBRARY is not None
-        x, t, conditions = self._destinations(inputs)
-        rows = POINTER(self._at), POINTER(slots.ctypes.data), INTEGER(len(slots))
-        stride = INTEGER(output.strides[0] // output.itemsize)
-        self._bound = slots, inputs, output  # what the pointers point at
-        return (
-            partial(LIBRARY.pxserve_gather, *rows, POINTER(x), POINTER(t), conditions),
-            partial(LIBRARY.pxserve_advance, *rows, POINTER(output.ctypes.data), stride),
+        conditions = (POINTER * CONDITIONS)(*(inputs[name].ctypes.data for name in self._names))
+        return Place(
+            POINTER(inputs["x"].ctypes.data),
+            POINTER(inputs["t"].ctypes.data),
+            conditions,
+            POINTER(output.ctypes.data),
+            INTEGER(output.strides[0] // output.itemsize),
+            inputs["t"].dtype == np.int64,
+            (inputs, output),
         )
 
-    def _address(self, slots: Slots) -> int:
-        """Found once for a set of slots that steps again and again."""
-        known, address = self._slots
-        if known is not slots:
-            address = slots.ctypes.data
-            self._slots = (slots, address)
-        return address
+    def bound(self, slots: Slots, place: Place) -> tuple[Gather, Advance]:
+        """Two calls without arguments for these rows, until others are bound or any array moves.
 
-    def _destinations(self, inputs: Mapping[str, Array]) -> tuple[int, int, Any]:
-        known, found = self._inputs
-        if known is not inputs:
-            self._table.integer_time = int(inputs["t"].dtype == np.int64)
-            conditions = (POINTER * CONDITIONS)(*(inputs[name].ctypes.data for name in self._names))
-            found = (inputs["x"].ctypes.data, inputs["t"].ctypes.data, conditions)
-            self._inputs = (inputs, found)
-        return found  # type: ignore[no-any-return]
+        The first writes the network's inputs: one network row per slot, then, in the same order, one more
+        for each guided slot. The second reads its output in that order, does one line of every row, and
+        answers how many of them have ended by it.
+        """
+        count = len(slots)
+        self._slots[:count] = slots
+        self._table.integer_time = place.integer_time
+        calls = place.calls.get(count)
+        if calls is None:
+            assert LIBRARY is not None
+            rows = POINTER(self._at), POINTER(self._slots.ctypes.data), INTEGER(count)
+            calls = place.calls[count] = (
+                partial(LIBRARY.pxserve_gather, *rows, place.x, place.t, place.conditions),
+                partial(LIBRARY.pxserve_advance, *rows, place.output, place.stride),
+            )
+        return calls

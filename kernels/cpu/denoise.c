@@ -17,16 +17,22 @@ typedef struct {
     int64_t null_bytes;
 } Condition;
 
+/* What a table knows of a row besides its state, as kernels/table.py has it; the rest is the host's. */
+typedef struct {
+    int64_t first, line, end; /* of the plan; the next one to do; where it ends */
+    int64_t depth, width;     /* how much history the plan reads; network rows */
+    int64_t seed, row, words; /* whose noise; words is the stream word before the stream itself */
+    uint8_t guided, masked, learned, direct, special;
+    float rescale, threshold;
+} Entry;
+
 typedef struct {
     int64_t elements, conditions, integer_time;
     float *x, *x0[HISTORY];        /* [capacity, elements]; x0 of 1, 2, 3 lines ago */
     const float *known;            /* [capacity, elements], or 0 with observed */
     const uint8_t *observed;
     const float *lines;            /* [lines, COLUMNS] */
-    const int64_t *first, *depth;  /* [capacity]: first line of the plan; how much history it reads */
-    int64_t *line;                 /* [capacity]: the next one */
-    const int64_t *seed, *row, *words; /* [capacity]: words is the stream word before the stream itself */
-    const uint8_t *guided, *masked;    /* [capacity] */
+    Entry *entries;                /* [capacity] */
     Condition condition[CONDITIONS];
 } Table;
 
@@ -102,7 +108,7 @@ INLINE void advance_span(const Row *row, int64_t begin, int64_t count, const flo
         Part part = {row->c, row->output + from, row->unconditional ? row->unconditional + from : 0, table->x + at,
                      {table->x0[0] + at, table->x0[1] + at, table->x0[2] + at},
                      row->masked ? table->known + at : 0, row->masked ? table->observed + at : 0,
-                     noise ? noise + done : 0, renoise ? renoise + done : 0, table->depth[row->slot]};
+                     noise ? noise + done : 0, renoise ? renoise + done : 0, table->entries[row->slot].depth};
         advance_part(&part, count - done < BLOCK ? count - done : BLOCK);
     }
 }
@@ -131,23 +137,23 @@ INLINE void advance_row(const Row *row) {
     }
 }
 
-/* One line of the rows in ``slots``. ``output`` [network rows, stride]: first one per row, then, in the same
- * order, one more for each guided row. */
-VECTORISED void pxserve_advance(const Table *table, const int64_t *slots, int64_t rows, const float *output,
-                                int64_t stride) {
-    int64_t twin = rows;
+/* One line of the rows in ``slots``; how many of them have ended by it. ``output`` [network rows, stride]: first
+ * one per row, then, in the same order, one more for each guided row. */
+VECTORISED int64_t pxserve_advance(const Table *table, const int64_t *slots, int64_t rows, const float *output,
+                                   int64_t stride) {
+    int64_t twin = rows, ended = 0;
     for (int64_t r = 0; r < rows; r++) {
-        int64_t slot = slots[r];
-        uint32_t words = (uint32_t)table->words[slot];
-        Draw draw = {(uint64_t)table->seed[slot], (uint32_t)(table->line[slot] - table->first[slot]),
-                     words + STREAM_STEP, (uint32_t)table->row[slot]};
-        Row row = {table, slot, table->lines + COLUMNS * table->line[slot], output + stride * r,
-                   table->guided[slot] ? output + stride * twin++ : 0, table->masked[slot] && table->observed,
-                   draw, draw};
+        Entry *entry = table->entries + slots[r];
+        uint32_t words = (uint32_t)entry->words;
+        Draw draw = {(uint64_t)entry->seed, (uint32_t)(entry->line - entry->first), words + STREAM_STEP,
+                     (uint32_t)entry->row};
+        Row row = {table, slots[r], table->lines + COLUMNS * entry->line, output + stride * r,
+                   entry->guided ? output + stride * twin++ : 0, entry->masked && table->observed, draw, draw};
         row.again.stream = words + STREAM_RENOISE;
         advance_row(&row);
-        table->line[slot]++;
+        ended += ++entry->line == entry->end;
     }
+    return ended;
 }
 
 /* The state before the first line: unit normals of stream 0, line 0, times ``deviation``. */
@@ -156,8 +162,8 @@ VECTORISED void pxserve_begin(const Table *table, const int64_t *slots, int64_t 
     float normals[4 * BLOCK];
     for (int64_t r = 0; r < rows; r++) {
         int64_t slot = slots[r];
-        Draw draw = {(uint64_t)table->seed[slot], 0, (uint32_t)table->words[slot] + STREAM_INITIAL,
-                     (uint32_t)table->row[slot]};
+        const Entry *entry = table->entries + slot;
+        Draw draw = {(uint64_t)entry->seed, 0, (uint32_t)entry->words + STREAM_INITIAL, (uint32_t)entry->row};
         for (int64_t first = 0; first < counters; first += BLOCK) {
             int64_t count = counters - first < BLOCK ? counters - first : BLOCK;
             normal_block(draw, first, count, BLOCK, normals);
@@ -174,7 +180,7 @@ VECTORISED void pxserve_begin(const Table *table, const int64_t *slots, int64_t 
 INLINE void gather_row(const Table *table, int64_t slot, int null, float *x, void *t, char *const *conditions,
                        int64_t to) {
     int64_t n = table->elements;
-    const float *c = table->lines + COLUMNS * table->line[slot], *state = table->x + slot * n;
+    const float *c = table->lines + COLUMNS * table->entries[slot].line, *state = table->x + slot * n;
     float scale = c[SCALE], *out = x + to * n;
     for (int64_t i = 0; i < n; i++) out[i] = state[i] * scale;
     if (table->integer_time) ((int64_t *)t)[to] = (int64_t)c[TIME];
@@ -193,7 +199,7 @@ VECTORISED void pxserve_gather(const Table *table, const int64_t *slots, int64_t
     int64_t twin = rows;
     for (int64_t r = 0; r < rows; r++) {
         gather_row(table, slots[r], 0, x, t, conditions, r);
-        if (table->guided[slots[r]]) gather_row(table, slots[r], 1, x, t, conditions, twin++);
+        if (table->entries[slots[r]].guided) gather_row(table, slots[r], 1, x, t, conditions, twin++);
     }
 }
 

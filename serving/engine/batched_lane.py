@@ -12,9 +12,9 @@ from serving.engine.lane import Keys, Lane, Tasks, Tick
 from serving.engine.messages import ModelKey
 from serving.engine.residents import Residents
 from serving.engine.spans import CallSpan, PendingCall, Run, Span, TableSpan, lowest, owners_of
-from serving.engine.steady import Steady
+from serving.engine.steady import FAILED, Steady
 from serving.families.rows import BatchedTable, Call, Loop, Tensors
-from serving.runtime.network import Dims, Network
+from serving.runtime.network import Dims, Network, Part
 
 
 class BatchedLane(Lane):
@@ -27,6 +27,7 @@ class BatchedLane(Lane):
         self._tables: list[tuple[Residents, BatchedTable]] = []
         self._by_name: dict[str, Residents] = {}
         self._calls: list[PendingCall] = []
+        self._contested = False
         self._last: Run | None = None
         self._bound_run: Run | None = None  # whose shortest form ``_steady`` is
         self._steady: Steady | None = None
@@ -55,7 +56,8 @@ class BatchedLane(Lane):
         return np.concatenate([*resident, np.array([pending.task for pending in self._calls], np.int64)])
 
     def contest(self, keys: Keys | None) -> None:
-        """For rows that wait for room in a table."""
+        """For rows that wait for room in a table; where shares compete, the order changes with every run."""
+        self._contested = keys is not None
         for residents, _ in self._tables:
             residents.order = keys
 
@@ -70,23 +72,28 @@ class BatchedLane(Lane):
         ended = Tick(np.empty(0, np.int64), np.empty(0, np.int64))
         if any(residents.busy and ended.admitted(residents) for residents, _ in self._tables):
             return ended
-        again = self.again()
-        if again is not None:
-            return again
-        self._last = self._choose(keys)
-        return self._run(self._last)
+        if not self._holds():
+            self._last = self._choose(keys)
+        assert self._last is not None
+        return self._step(self._last)
 
     def again(self) -> Tick | None:
-        """Where the last run's rows are again all that wait, in the same places."""
-        last = self._last
-        if last is None or self._calls or last.version != self._version():
-            return None
-        if self._bound_run is not last:
-            self._bound_run, self._steady = last, self._bind(last)
+        """Where the last run's rows are again all that wait, or the first of them, in the same places."""
+        return self._step(self._last) if self._last is not None and self._holds() else None
+
+    def _holds(self) -> bool:
+        """Whether the same rows would be chosen again."""
+        return self._last is not None and not self._calls and self._last.version == self._version()
+
+    def _step(self, run: Run) -> Tick:
+        """In the shortest form that there is; where it fails, in the one that finds the guilty row."""
+        if self._bound_run is not run:
+            self._bound_run, self._steady = run, self._bind(run)
         steady = self._steady
-        if steady is None or not steady.step():
-            return self._run(last)
-        return steady.settle() or steady.tick
+        ended = FAILED if steady is None else steady.step()
+        if steady is None or ended == FAILED:
+            return self._run(run)
+        return steady.settle() if ended else steady.tick
 
     def _bind(self, run: Run) -> Steady | None:
         """The run in its shortest form."""
@@ -115,12 +122,13 @@ class BatchedLane(Lane):
         dims = self._dims(waiting[0]) if len(waiting) == 1 else self._first_shape(waiting, keys)
         spans = [span for span in waiting if self._dims(span) == dims]
         binding = self._network.binding(dims)
-        if sum(span.rows for span in spans) > binding.capacity:
-            return Run(binding, dims, lowest(spans, keys, binding.capacity))
-        steady = len(spans) == len(waiting) and all(
+        lasting = len(spans) == len(waiting) and all(
             isinstance(span, TableSpan) and span.table.steady for span in spans
         )
-        return Run(binding, dims, spans, self._version() if steady else None)
+        if sum(span.rows for span in spans) > binding.capacity:
+            # Those with the least work left have less of it after a step, so they stay the first.
+            spans, lasting = lowest(spans, keys, binding.capacity), lasting and not self._contested
+        return Run(binding, dims, spans, self._version() if lasting else None)
 
     def _waiting(self) -> list[Span]:
         spans: list[Span] = []
@@ -161,7 +169,11 @@ class BatchedLane(Lane):
     def _gather(run: Run) -> None:
         for span, part in zip(run.spans, run.parts, strict=True):
             if isinstance(span, TableSpan):
-                span.table.gather(span.slots, part.inputs)
+                steps = span.steps(part)
+                if steps is None:
+                    span.table.gather(span.slots, part.inputs)
+                else:
+                    steps[0]()
             else:
                 for name, value in span.pending.call.inputs.items():
                     part.inputs[name].copy_(value[span.start : span.start + span.rows])
@@ -172,7 +184,7 @@ class BatchedLane(Lane):
             spoiled = None if bad is None else bad[start:end]
             try:
                 if isinstance(span, TableSpan):
-                    _advance_table(span, part.outputs, spoiled, tick)
+                    _advance_table(span, part, spoiled, tick)
                 else:
                     self._advance_call(span, part.outputs, spoiled, tick)
             except Exception as error:  # its rows may have advanced in part: all of them fail
@@ -195,18 +207,22 @@ class BatchedLane(Lane):
             tick.complete.append((pending.task, lambda: pending.outputs))
 
 
-def _advance_table(span: TableSpan, outputs: Tensors, bad: NDArray[np.bool_] | None, tick: Tick) -> None:
-    slots, table = span.slots, span.table
+def _advance_table(span: TableSpan, part: Part, bad: NDArray[np.bool_] | None, tick: Tick) -> None:
+    slots, table, outputs = span.slots, span.table, part.outputs
+    steps = span.steps(part)
     if bad is not None and bad.any():
         owner = table.owners(slots)
         guilty = np.isin(span.residents.owner[slots], np.unique(span.residents.owner[slots[owner[bad]]]))
         tick.nonfinite += np.unique(span.residents.owner[slots[guilty]]).tolist()
         keep = torch.from_numpy(np.flatnonzero(~guilty[owner]))
         outputs = {name: value[keep.to(value.device)] for name, value in outputs.items()}
-        slots = slots[~guilty]
+        slots, steps = slots[~guilty], None
     if not len(slots):
         return
-    table.advance(slots, outputs)
+    if steps is None:
+        table.advance(slots, outputs)
+    else:
+        steps[1]()
     tick.stepped.append((span.residents, slots))
     final, complete = span.residents.settle(slots)
     if len(final):

@@ -14,7 +14,6 @@ from serving.engine.pace import Pace
 from serving.families.rows import Loop, Slots, Table, Tensors
 
 FREE = -1
-NONE: Slots = np.empty(0, np.int64)
 
 Order = Callable[[NDArray[np.int64]], NDArray[np.float64]]  # tasks -> keys, lower first
 Taken = tuple[int, Callable[[], Tensors]]  # a task, and how to take its loop's result
@@ -39,7 +38,6 @@ class Residents:
         self.alive = np.zeros(table.capacity, np.bool_)  # resident and not final
         self.active = 0  # how many are alive
         self.version = 0  # counts changes of ``alive`` and ``owner``
-        self._quiet: tuple[Slots | None, int] = (None, 0)  # slots of which none ends within so many steps
         self.pace = Pace(table.capacity)
         self.by_task: dict[int, Resident] = {}
         self._waiting: deque[tuple[int, Loop]] = deque()
@@ -100,7 +98,7 @@ class Residents:
 
     def settle(self, slots: Slots) -> tuple[Slots, list[int]]:
         """After a step of ``slots``: those that became final, and the tasks whose loop is complete."""
-        final = self._final(slots)
+        final = slots[self.table.remaining(slots) == 0]
         if not len(final):
             return final, []
         self.alive[final] = False
@@ -113,18 +111,6 @@ class Residents:
             if resident.left == 0:
                 complete.append(task)
         return final, complete
-
-    def _final(self, slots: Slots) -> Slots:
-        """A steady table is asked again only when its shortest row must have ended."""
-        quiet, steps = self._quiet
-        if slots is quiet and steps:
-            self._quiet = (slots, steps - 1)
-            return NONE
-        remaining: NDArray[np.int64] = self.table.remaining(slots)
-        if getattr(self.table, "steady", False):
-            self._quiet = (slots, max(0, int(remaining.min()) - 1))
-        final: Slots = slots[remaining == 0]
-        return final
 
     def take(self, task: int) -> Tensors:
         """The result of a complete loop; its slots are free."""

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from serving.engine.lane import Keys, joined
 from serving.engine.residents import Residents
-from serving.families.rows import BatchedTable, Call, Slots
-from serving.runtime.network import Binding, Dims
+from serving.families.rows import Advance, BatchedTable, Call, Slots, Step
+from serving.runtime.network import Binding, Dims, Part
 
 Owners = tuple[NDArray[np.int64], NDArray[np.int64]]
 
@@ -46,6 +46,10 @@ class TableSpan:
         table = self.residents.table
         assert isinstance(table, BatchedTable)
         return table
+
+    def steps(self, part: Part) -> tuple[Step, Advance] | None:
+        """The table's shortest form of a step in these buffers, if it has one."""
+        return self.table.bound(self.slots, part.inputs, part.outputs)
 
 
 @dataclass(frozen=True)

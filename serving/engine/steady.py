@@ -11,54 +11,56 @@ from functools import partial
 from serving.engine.lane import Tick
 from serving.engine.residents import Residents
 from serving.engine.spans import Run, TableSpan
-from serving.families.rows import Slots, Step
+from serving.families.rows import Advance, Slots, Step
+
+FAILED = -1
 
 
 class Steady:
     """``tick`` tells of one step in which nothing happened to any row."""
 
-    def __init__(self, run: Run, spans: list[TableSpan], steps: list[tuple[Step, Step]], tick: Tick) -> None:
+    def __init__(
+        self, run: Run, spans: list[TableSpan], steps: list[tuple[Step, Advance]], tick: Tick
+    ) -> None:
         self.tick = tick
         self._rows: list[tuple[Residents, Slots]] = [(span.residents, span.slots) for span in spans]
         tick.stepped += self._rows
         self._gathers, self._advances = zip(*steps, strict=True)
-        self._network, self._checks = run.binding.bound(run.rows), run.whole.checks()
+        self._network, self._checks = run.binding.bound(run.rows), run.whole.checks
 
     @classmethod
     def of(cls, run: Run, tick: Tick) -> Steady | None:
         """None where any row of the run is not a table's, or its table has no such form."""
         spans = [span for span in run.spans if isinstance(span, TableSpan)]
-        steps = [
-            span.table.bound(span.slots, part.inputs, part.outputs)
-            for span, part in zip(spans, run.parts, strict=False)
-        ]
+        if len(spans) < len(run.spans):
+            return None
+        steps = [span.steps(part) for span, part in zip(spans, run.parts, strict=True)]
         bound = [step for step in steps if step is not None]
-        return cls(run, spans, bound, tick) if len(bound) == len(run.spans) else None
+        return cls(run, spans, bound, tick) if len(bound) == len(spans) else None
 
-    def step(self) -> bool:
-        """One step; false where the run failed or is not finite, and no row has advanced."""
+    def step(self) -> int:
+        """How many rows ended by one step; FAILED: the run raised or is not finite, no row has advanced."""
         for gather in self._gathers:
             gather()
         try:
             self._network()
         except Exception:  # the ordinary run that follows finds the guilty row
-            return False
+            return FAILED
         for finite in self._checks:
             if not finite():
-                return False
+                return FAILED
+        ended = 0
         for advance in self._advances:
-            advance()
-        return True
+            ended += advance()
+        return ended
 
-    def settle(self) -> Tick | None:
-        """Who is final or complete after a step; None: nobody."""
-        ends = [(residents, *residents.settle(slots)) for residents, slots in self._rows]
-        if not any(len(final) for _, final, _ in ends):
-            return None
+    def settle(self) -> Tick:
+        """Who is final or complete, after a step by which rows ended."""
         told = self.tick
         tick = Tick(told.tasks, told.rows, told.network_rows, told.capacity, told.padded_rows)
         tick.stepped += self._rows
-        for residents, final, complete in ends:
+        for residents, slots in self._rows:
+            final, complete = residents.settle(slots)
             if len(final):
                 tick.final.append((residents, final))
             tick.complete += [(task, partial(residents.take, task)) for task in complete]

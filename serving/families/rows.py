@@ -24,6 +24,7 @@ from serving.families.result import Result
 Tensors = Mapping[str, torch.Tensor]
 Slots = NDArray[np.int64]
 Step = Callable[[], object]
+Advance = Callable[[], int]
 
 
 @dataclass(frozen=True)
@@ -103,8 +104,7 @@ class Table(ABC):
 class BatchedTable(Table):
     """Rows gathered by index into a network run that other rows and calls share.
 
-    ``steady`` promises that a row's width never changes, and that every step takes exactly one from its
-    ``remaining``: the engine then need not ask for them after every tick.
+    ``steady`` promises that a row's width never changes, so that the same rows may run again unasked.
     """
 
     steady = False
@@ -121,10 +121,11 @@ class BatchedTable(Table):
     def advance(self, slots: Slots, outputs: Tensors) -> None:
         """One step of every row from the network's outputs [sum(width), ...], finite by contract."""
 
-    def bound(self, slots: Slots, inputs: Tensors, outputs: Tensors) -> tuple[Step, Step] | None:
+    def bound(self, slots: Slots, inputs: Tensors, outputs: Tensors) -> tuple[Step, Advance] | None:
         """``gather`` and ``advance`` of these very rows in these very buffers, as calls without arguments.
 
-        Valid until any row of the table comes or goes; None where there is no such form.
+        The second answers how many of the rows have nothing ``remaining`` by it. Valid until any row of the
+        table comes or goes, or others are bound; None where there is no such form.
         """
         return None
 

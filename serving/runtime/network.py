@@ -12,7 +12,7 @@ from math import prod
 import torch
 
 from export.package.schema import Component, TensorSpec
-from kernels.finite import all_finite, finite_check
+from kernels.finite import finite_check
 
 Tensors = Mapping[str, torch.Tensor]
 Dims = tuple[tuple[str, int], ...]  # sizes of the dynamic axes other than rows, sorted by name
@@ -45,27 +45,23 @@ class RuntimeOptions:
 
 @dataclass(frozen=True)
 class Part:
-    """Some rows of a binding's buffers; ``numbers`` are the floating point outputs, flat."""
+    """Some rows of a binding's buffers; ``checks`` are true where all floating point outputs are finite."""
 
     inputs: Tensors
     outputs: Tensors
-    numbers: tuple[torch.Tensor, ...]
+    checks: tuple[Callable[[], object], ...]
 
     @classmethod
     def of(cls, binding: Binding, start: int, end: int) -> Part:
         """Rows ``start .. end``."""
         inputs = {name: value[start:end] for name, value in binding.inputs.items()}
         outputs = {name: value[start:end] for name, value in binding.outputs.items()}
-        numbers = tuple(value.flatten() for value in outputs.values() if value.is_floating_point())
-        return cls(inputs, outputs, numbers)
-
-    def checks(self) -> list[Callable[[], object]]:
-        """``finite`` as calls without arguments, true all of them where it is."""
-        return [finite_check(values) for values in self.numbers]
+        numbers = [value.flatten() for value in outputs.values() if value.is_floating_point()]
+        return cls(inputs, outputs, tuple(finite_check(values) for values in numbers))
 
     def finite(self) -> bool:
         """Whether no floating point output holds NaN or infinity."""
-        return all(all_finite(values) for values in self.numbers)
+        return all(finite() for finite in self.checks)
 
 
 class Binding(ABC):

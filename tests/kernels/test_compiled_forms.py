@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
@@ -10,7 +12,7 @@ from numpy.typing import NDArray
 from kernels import _philox_cpu
 from kernels.denoise import denoise_step
 from kernels.finite import all_finite
-from kernels.table import Array, Columns, RowTable, compiled
+from kernels.table import ENTRY, Array, RowTable, compiled
 
 pytestmark = pytest.mark.skipif(not compiled(), reason="this installation had no C compiler")
 
@@ -41,12 +43,7 @@ class Rows:
         self.x0 = [self._normals(CAPACITY, n) for _ in range(3)]
         self.observed = self.rng.random((CAPACITY, n)) < 0.4
         self.lines = self._lines(integer_time)
-        first = self.rng.integers(0, LINES // 2, CAPACITY)
-        seed, words = self.rng.integers(-(2**63), 2**63 - 1, CAPACITY), 16 * self.rng.integers(0, 9, CAPACITY)
-        flags = [self.rng.random(CAPACITY) < 0.5 for _ in range(2)]
-        depth = self.rng.integers(0, 4, CAPACITY)
-        line, row = first + self.rng.integers(0, LINES // 2, CAPACITY), self.rng.integers(0, 2**32, CAPACITY)
-        self.columns = Columns(first, line, depth, seed, row, words, *flags)
+        self.entries = self._entries()
         self.labels = self.rng.integers(0, 9, CAPACITY)
         self.vectors = self._normals(CAPACITY, 3)
         conditions: dict[str, tuple[Array, Array | None]] = {
@@ -54,9 +51,20 @@ class Rows:
             "own": (self.labels + 100, self.labels + 200),
             "vector": (self.vectors, None),
         }
-        self.table = RowTable(self.x, self.x0, self.columns, conditions)
+        self.table = RowTable(self.x, self.x0, self.entries, conditions)
         self.table.read_lines(self.lines)
         self.table.read_given(self.known, self.observed)
+
+    def _entries(self) -> Array:
+        entries, rng = np.zeros(CAPACITY, ENTRY), self.rng
+        entries["first"] = rng.integers(0, LINES // 2, CAPACITY)
+        entries["line"] = entries["first"] + rng.integers(0, LINES // 2, CAPACITY)
+        entries["end"] = entries["line"] + rng.integers(1, 3, CAPACITY)
+        entries["depth"], entries["row"] = rng.integers(0, 4, CAPACITY), rng.integers(0, 2**32, CAPACITY)
+        entries["seed"] = rng.integers(-(2**63), 2**63 - 1, CAPACITY)
+        entries["words"] = 16 * rng.integers(0, 9, CAPACITY)
+        entries["guided"], entries["masked"] = (rng.random(CAPACITY) < 0.5 for _ in range(2))
+        return entries
 
     def _normals(self, *shape: int) -> NDArray[np.float32]:
         return self.rng.standard_normal(shape).astype(np.float32)
@@ -69,23 +77,42 @@ class Rows:
         lines[:, TIME] = np.rint(100 * lines[:, TIME]) if integer_time else lines[:, TIME]
         return lines.astype(np.float32)
 
+    def inputs(self, rows: int, integer_time: bool) -> dict[str, Array]:
+        """Buffers of a network."""
+        t = np.zeros(rows, np.int64 if integer_time else np.float32)
+        labels = {name: np.zeros(rows, np.int64) for name in ("label", "own")}
+        return {
+            "x": np.zeros((rows, self.n), np.float32),
+            "t": t,
+            "vector": np.zeros((rows, 3), np.float32),
+        } | labels
+
+    def bound(
+        self, slots: NDArray[np.int64], inputs: dict[str, Array], output: Array
+    ) -> tuple[Callable[[], object], Callable[[], int]]:
+        """Other rows in these buffers before: what is bound last holds."""
+        place = self.table.place(inputs, output)
+        self.table.bound(slots[::-1], place)
+        return self.table.bound(slots, place)
+
     def expected(self, slots: NDArray[np.int64], output: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        columns, coefficients = self.columns, torch.from_numpy(self.lines[self.columns.line[slots]])
-        guided, masked = columns.guided[slots], columns.masked[slots]
-        unguided = ~(np.arange(3) < columns.depth[slots][:, None])
+        entries = self.entries[slots]
+        coefficients = torch.from_numpy(self.lines[entries["line"]])
+        guided, masked = entries["guided"], entries["masked"]
+        unguided = ~(np.arange(3) < entries["depth"][:, None])
         coefficients[:, 7:10][torch.from_numpy(unguided)] = 0.0
         coefficients[:, 11:13][torch.from_numpy(~masked)] = 0.0
         twin = np.where(guided, len(slots) - 1 + np.cumsum(guided), np.arange(len(slots)))
         seed, row, line = (
-            torch.from_numpy(value[slots])
-            for value in (columns.seed, columns.row, columns.line - columns.first)
+            torch.from_numpy(np.ascontiguousarray(value))
+            for value in (entries["seed"], entries["row"], entries["line"] - entries["first"])
         )
         return denoise_step(
             torch.from_numpy(self.x[slots]), output, coefficients[:, :14],
             unconditional_row=torch.from_numpy(twin),
             history=torch.from_numpy(np.stack([older[slots] for older in self.x0], axis=1)),
             known=torch.from_numpy(self.known[slots]), observed=torch.from_numpy(self.observed[slots]),
-            seed=seed, row=row, line=line, particle=torch.from_numpy(columns.words[slots] // 16),
+            seed=seed, row=row, line=line, particle=torch.from_numpy(entries["words"] // 16),
         )  # fmt: skip
 
 
@@ -93,37 +120,34 @@ class Rows:
 def test_rows_advance_with_the_bits_of_denoise_step(n: int) -> None:
     rows = Rows(n)
     slots = np.array([7, 0, 3, 4, 8])
-    network_rows = len(slots) + int(rows.columns.guided[slots].sum())
+    network_rows = len(slots) + int(rows.entries["guided"][slots].sum())
     output = torch.from_numpy(rows._normals(network_rows, n + 5))[:, :n]  # wider, as with a learned variance
     x, x0 = rows.expected(slots, output.contiguous())
     before = [older.copy() for older in (rows.x, *rows.x0)]
-    line = rows.columns.line.copy()
-    rows.table.advance(slots, output.numpy())
+    line = rows.entries["line"].copy()
+    _, advance = rows.bound(slots, rows.inputs(network_rows, False), output.numpy())
+    assert advance() == int((rows.entries["end"][slots] == line[slots] + 1).sum())
     assert torch.equal(torch.from_numpy(rows.x[slots]), x)
     assert torch.equal(torch.from_numpy(rows.x0[0][slots]), x0)
-    deep = slots[rows.columns.depth[slots] >= 2]
+    deep = slots[rows.entries["depth"][slots] >= 2]
     np.testing.assert_array_equal(rows.x0[1][deep], before[1][deep])
     others = np.setdiff1d(np.arange(CAPACITY), slots)
     np.testing.assert_array_equal(rows.x[others], before[0][others])
-    np.testing.assert_array_equal(rows.columns.line, line + np.isin(np.arange(CAPACITY), slots))
+    np.testing.assert_array_equal(rows.entries["line"], line + np.isin(np.arange(CAPACITY), slots))
 
 
 @pytest.mark.parametrize("integer_time", [False, True])
 def test_inputs_are_gathered_once_for_each_row_and_again_for_guided_ones(integer_time: bool) -> None:
     rows, slots = Rows(20, integer_time), np.arange(CAPACITY)
-    guided = np.flatnonzero(rows.columns.guided)
+    guided = np.flatnonzero(rows.entries["guided"])
     total = CAPACITY + len(guided)
-    t = np.zeros(total, np.int64 if integer_time else np.float32)
-    inputs = {"x": np.zeros((total, 4, 5), np.float32), "t": t}
-    inputs |= {name: np.zeros(total, np.int64) for name in ("label", "own")}
-    inputs["vector"] = np.zeros((total, 3), np.float32)
-    rows.table.gather(slots, inputs)
-    line = rows.lines[rows.columns.line]
+    inputs = rows.inputs(total, integer_time)
+    gather, _ = rows.bound(slots, inputs, np.zeros((total, 20), np.float32))
+    gather()
+    line = rows.lines[rows.entries["line"]]
     whole = np.concatenate([np.arange(CAPACITY), guided])
-    np.testing.assert_array_equal(
-        inputs["x"].reshape(total, 20), (rows.x * line[:, SCALE : SCALE + 1])[whole]
-    )
-    np.testing.assert_array_equal(t, line[whole, TIME])
+    np.testing.assert_array_equal(inputs["x"], (rows.x * line[:, SCALE : SCALE + 1])[whole])
+    np.testing.assert_array_equal(inputs["t"], line[whole, TIME])
     np.testing.assert_array_equal(inputs["label"][:CAPACITY], rows.labels)
     assert (inputs["label"][CAPACITY:] == 99).all()
     np.testing.assert_array_equal(inputs["own"][CAPACITY:], rows.labels[guided] + 200)
@@ -133,9 +157,9 @@ def test_inputs_are_gathered_once_for_each_row_and_again_for_guided_ones(integer
 def test_a_row_begins_with_its_own_noise() -> None:
     rows, slots = Rows(300), np.array([5, 2])
     rows.table.begin(slots, 0.5)
-    columns = rows.columns
-    seed, row = (torch.from_numpy(value[slots]) for value in (columns.seed, columns.row))
-    line, stream = torch.zeros(2, dtype=torch.int64), torch.from_numpy(columns.words[slots])
+    entries = rows.entries[slots]
+    seed, row = (torch.from_numpy(entries[name].copy()) for name in ("seed", "row"))
+    line, stream = torch.zeros(2, dtype=torch.int64), torch.from_numpy(entries["words"].copy())
     expected = _philox_cpu.normal_reference(seed, row, line, stream, 300) * 0.5
     assert torch.equal(torch.from_numpy(rows.x[slots]), expected)
 

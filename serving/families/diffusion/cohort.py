@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 from numpy.typing import NDArray
 
 from kernels.philox import STREAMS_PER_PARTICLE
+from kernels.table import ENTRY, FLAGS, INTEGERS, NUMBERS
 from serving.families.diffusion.plan import Plan
 from serving.families.rows import Slots
 
@@ -13,49 +16,52 @@ Ints = NDArray[np.int64]
 Floats32 = NDArray[np.float32]
 
 
-_NOWHERE = np.array([[-1], [0], [0]])
+WORD = 1 << 64
+
+
+class Noise(NamedTuple):
+    """Whose noise rows draw: ``row`` [rows] of the request's ``seed``, and ``particle`` [rows] or None."""
+
+    seed: int
+    row: Ints
+    particle: Ints | None
 
 
 class Columns:
-    """One entry per slot: where its row is in the arena, what its plan needs, and whose noise it draws.
-
-    Quantities of one type are rows of one array, so that a row comes or goes in a few writes.
-    """
+    """One entry per slot: where its row is in the arena, what its plan needs, and whose noise it draws."""
 
     def __init__(self, capacity: int) -> None:
-        self._places = np.zeros((5, capacity), np.int64)
-        self._noise = np.zeros((3, capacity), np.int64)
-        self._flags = np.zeros((5, capacity), np.bool_)
-        self.first, self.line, self.end, self.depth, self.width = self._places
-        self.seed, self.row, self.words = self._noise  # words of the noise stream, before the stream itself
-        self.guided, self.masked, self.learned, self.direct, self.special = self._flags
-        self.rescale, self.threshold = np.zeros(capacity, np.float32), np.zeros(capacity, np.float32)
-        self.specials = 0  # how many slots have rows whose step is more than coefficients
-        self.first[:], self.width[:] = -1, 1  # -1: no plan
-
-    def begin(self, slots: Slots, plan: Plan, first: int, masked: bool) -> None:
-        """Rows that start the plan, whose lines begin at ``first``."""
-        places = np.array([[first], [first], [first + len(plan)], [plan.depth], [1 + plan.guided]])
-        self._places[:, slots] = places
-        self._flags[:, slots] = np.array(
-            [[plan.guided], [masked], [plan.learned], [plan.direct], [plan.special]]
+        self.entries = np.zeros(capacity, ENTRY)
+        nobody = np.zeros((), ENTRY)
+        nobody["first"], nobody["width"] = -1, 1  # -1: no plan
+        self.entries[:] = self._nobody = nobody
+        self.first, self.line, self.end, self.depth, self.width, self.seed, self.row, self.words = (
+            self.entries[name] for name in INTEGERS
         )
+        self.guided, self.masked, self.learned, self.direct, self.special = (
+            self.entries[name] for name in FLAGS
+        )
+        self.rescale, self.threshold = (self.entries[name] for name in NUMBERS)
+        self.specials = 0  # how many slots have rows whose step is more than coefficients
+
+    def begin(self, slots: Slots, plan: Plan, first: int, masked: bool, noise: Noise) -> None:
+        """Rows that start the plan, whose lines begin at ``first``."""
+        seed = noise.seed - WORD if noise.seed >= WORD // 2 else noise.seed
+        places = first, first, first + len(plan), plan.depth, 1 + plan.guided, seed, 0, 0
+        flags = plan.guided, masked, plan.learned, plan.direct, plan.special
+        self.entries[slots] = np.array((*places, *flags, plan.rescale, plan.threshold), ENTRY)
+        self.row[slots] = noise.row
+        if noise.particle is not None:
+            self.words[slots] = STREAMS_PER_PARTICLE * noise.particle
         if plan.special:
             self.specials += len(slots)
-            self.rescale[slots], self.threshold[slots] = plan.rescale, plan.threshold
-
-    def identify(self, slots: Slots, seed: int, row: Ints, particle: Ints | None) -> None:
-        """Whose noise the rows draw."""
-        self.seed[slots], self.row[slots] = np.uint64(seed).astype(np.int64), row
-        self.words[slots] = 0 if particle is None else STREAMS_PER_PARTICLE * particle
 
     def clear(self, slots: Slots) -> Ints:
         """Forget the slots' rows; the first lines of those that had any."""
         used = self.first[slots]
         if self.specials:
             self.specials -= int(self.special[slots].sum())
-            self.special[slots], self.rescale[slots], self.threshold[slots] = False, 0.0, 0.0
-        self._places[:3, slots] = _NOWHERE
+        self.entries[slots] = self._nobody
         return used[used >= 0]
 
     def cursor(self, slots: Slots) -> Ints:

@@ -2,35 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
-from kernels.table import Columns as Pointers
-from kernels.table import RowTable
+from kernels.table import Place, RowTable
 from serving.families.diffusion.arena import CoefficientArena
 from serving.families.diffusion.cohort import Columns
 from serving.families.diffusion.state import RowState
-from serving.families.rows import Slots, Step, Tensors
+from serving.families.rows import Advance, Slots, Step, Tensors
 
 TIMES = (torch.float32, torch.int64)  # types of the model time that it writes
 
 
-class Views:
-    """The same tensors as NumPy arrays; found anew only where others are given."""
-
-    def __init__(self) -> None:
-        self._of: Tensors = {}
-        self._found: dict[str, NDArray[Any]] = {}
-
-    def of(self, tensors: Tensors) -> dict[str, NDArray[Any]]:
-        """Arrays by name."""
-        if tensors is not self._of:
-            self._found = {name: tensor.numpy() for name, tensor in tensors.items()}
-            self._of = tensors
-        return self._found
+KEPT_PLACES = 4096  # as many as a binding keeps views of its rows
 
 
 class CompiledSteps:
@@ -38,42 +21,52 @@ class CompiledSteps:
 
     def __init__(self, state: RowState, arena: CoefficientArena, columns: Columns) -> None:
         self._state, self._arena = state, arena
-        names = ("first", "line", "depth", "seed", "row", "words", "guided", "masked")
-        pointers = Pointers(**{name: getattr(columns, name) for name in names})
         conditions = {
             name: (column.numpy(), state.null_rows(name)) for name, column in state.conditions.items()
         }
-        self._rows = RowTable(state.x.numpy(), [older.numpy() for older in state.x0], pointers, conditions)
+        older = [x0.numpy() for x0 in state.x0]
+        self._rows = RowTable(state.x.numpy(), older, columns.entries, conditions)
         self._given = False
-        self._inputs, self._outputs = Views(), Views()
-
-    def takes(self, inputs: Tensors) -> bool:
-        """Whether the network's inputs have types that it writes."""
-        return (
-            inputs["x"].dtype is torch.float32
-            and inputs["t"].dtype in TIMES
-            and all(inputs[name].dtype is column.dtype for name, column in self._state.conditions.items())
-        )
+        self._places: dict[tuple[int, int], tuple[Tensors, Tensors, Place | None]] = {}  # by identity
 
     def begin(self, slots: Slots, deviation: float) -> None:
         """The rows' initial noise."""
         self._rows.begin(slots, deviation)
 
-    def bound(self, slots: Slots, inputs: Tensors, outputs: Tensors) -> tuple[Step, Step]:
-        """``gather`` and ``advance`` of these rows as calls without arguments, until rows come or go."""
+    def bound(self, slots: Slots, inputs: Tensors, outputs: Tensors) -> tuple[Step, Advance] | None:
+        """``gather`` and ``advance`` of these rows as calls without arguments, until others are bound.
+
+        None where the network's inputs or outputs have types that it does not write or read.
+        """
+        place = self._place(inputs, outputs)
+        if place is None:
+            return None
         self._rows.read_lines(self._arena.host)
         self._find_given()
-        return self._rows.bound(slots, self._inputs.of(inputs), self._outputs.of(outputs)["prediction"])
+        return self._rows.bound(slots, place)
 
-    def gather(self, slots: Slots, inputs: Tensors) -> None:
-        """State, model times and conditions; guided rows once more with null conditions."""
-        self._rows.read_lines(self._arena.host)
-        self._rows.gather(slots, self._inputs.of(inputs))
+    def _place(self, inputs: Tensors, outputs: Tensors) -> Place | None:
+        """Found once for the same tensors."""
+        known = self._places.get((id(inputs), id(outputs)))
+        if known is None:
+            if len(self._places) >= KEPT_PLACES:
+                self._places.clear()
+            known = inputs, outputs, self._placed(inputs, outputs)  # kept, so that no others get their ids
+            self._places[id(inputs), id(outputs)] = known
+        return known[2]
 
-    def advance(self, slots: Slots, outputs: Tensors) -> None:
-        """One line of every row."""
-        self._find_given()
-        self._rows.advance(slots, np.asarray(self._outputs.of(outputs)["prediction"]))
+    def _placed(self, inputs: Tensors, outputs: Tensors) -> Place | None:
+        if not self._takes(inputs) or outputs["prediction"].dtype is not torch.float32:
+            return None
+        arrays = {name: tensor.numpy() for name, tensor in inputs.items()}
+        return self._rows.place(arrays, outputs["prediction"].numpy())
+
+    def _takes(self, inputs: Tensors) -> bool:
+        return (
+            inputs["x"].dtype is torch.float32
+            and inputs["t"].dtype in TIMES
+            and all(inputs[name].dtype is column.dtype for name, column in self._state.conditions.items())
+        )
 
     def _find_given(self) -> None:
         if self._state.observed is not None and not self._given:

@@ -65,6 +65,13 @@ class RowState:
             index = sent(torch.from_numpy(slots), self.device)
             column.index_copy_(0, index, sent(values, self.device).to(column.dtype))
 
+    def put(self, column: torch.Tensor, slots: Slots, values: Array) -> None:
+        """Rows of one quantity, from an array."""
+        if self.device.type == "cpu":
+            column.numpy()[slots] = values
+        else:
+            self.write(column, slots, torch.from_numpy(np.ascontiguousarray(values)))
+
     def read(self, column: torch.Tensor, slots: Slots) -> torch.Tensor:
         """A copy of some rows of one quantity."""
         if self.device.type == "cpu":

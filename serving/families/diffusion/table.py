@@ -14,14 +14,14 @@ from export.package.schema import Condition
 from kernels.philox import STREAM_INITIAL, STREAMS_PER_PARTICLE, philox_normal
 from kernels.table import compiled
 from serving.families.diffusion.arena import CoefficientArena
-from serving.families.diffusion.cohort import Columns
+from serving.families.diffusion.cohort import Columns, Noise
 from serving.families.diffusion.compiled_steps import CompiledSteps
 from serving.families.diffusion.device_steps import DeviceSteps
 from serving.families.diffusion.plan import Plan
 from serving.families.diffusion.state import RowState
 from serving.families.diffusion.tensor_steps import TensorSteps
 from serving.families.request import Array
-from serving.families.rows import Loop, Slots, StayingTable, Step, Tensors
+from serving.families.rows import Advance, Loop, Slots, StayingTable, Step, Tensors
 from serving.runtime.capture import sent
 
 Ints = NDArray[np.int64]
@@ -72,7 +72,6 @@ class DenoiseTable(StayingTable):
         self._compiled_steps: CompiledSteps | None = None
         if device.type == "cpu" and compiled():
             self._compiled_steps = CompiledSteps(self._state, self._arena, self._columns)
-        self._steps: CompiledSteps | TensorSteps = self._tensor_steps  # of the tick under way
 
     # -- admission -----------------------------------------------------------------------------------
 
@@ -80,16 +79,16 @@ class DenoiseTable(StayingTable):
         """Write the rows of a ``DenoiseRows`` payload."""
         payload = loop.payload
         assert isinstance(payload, DenoiseRows)
-        if np.any(self._columns.first[slots] >= 0):
+        if (self._columns.first[slots] >= 0).any():
             self.release(slots)
-        plan, state = payload.plan, self._state
-        self._columns.begin(slots, plan, self._arena.place(plan, len(slots)), payload.observed is not None)
-        self._columns.identify(slots, payload.seed, payload.row, payload.particle)
+        plan, state, masked = payload.plan, self._state, payload.observed is not None
+        noise = Noise(payload.seed, payload.row, payload.particle)
+        self._columns.begin(slots, plan, self._arena.place(plan, len(slots)), masked, noise)
         self._start(slots, payload)
         for name, column in state.conditions.items():
-            state.write(column, slots, torch.from_numpy(np.ascontiguousarray(payload.conditions[name])))
+            state.put(column, slots, payload.conditions[name])
         for name, given in payload.nulls.items():
-            state.write(state.null[name], slots, torch.from_numpy(np.ascontiguousarray(given)))
+            state.put(state.null[name], slots, given)
         if payload.known is not None and payload.observed is not None:
             for column, entries in zip(
                 state.allocate_given(), (payload.known, payload.observed), strict=True
@@ -128,24 +127,16 @@ class DenoiseTable(StayingTable):
 
     def gather(self, slots: Slots, inputs: Tensors) -> None:
         """State, model times and conditions; rows of width 2 once more with null conditions."""
-        fast = self._compiled_steps
-        plain = fast is not None and not self._columns.specials and fast.takes(inputs)
-        self._steps = fast if fast is not None and plain else self._tensor_steps
-        self._steps.gather(slots, inputs)
-
-    def bound(self, slots: Slots, inputs: Tensors, outputs: Tensors) -> tuple[Step, Step] | None:
-        """In compiled code, unless a row's step is more than coefficients."""
-        fast = self._compiled_steps
-        if fast is None or self._columns.specials or not fast.takes(inputs):
-            return None
-        return fast.bound(slots, inputs, outputs) if outputs["prediction"].dtype is torch.float32 else None
+        self._tensor_steps.gather(slots, inputs)
 
     def advance(self, slots: Slots, outputs: Tensors) -> None:
         """One line of every row."""
-        output = outputs["prediction"]
-        if output.dtype is not torch.float32 or self._columns.specials:
-            self._steps = self._tensor_steps
-        self._steps.advance(slots, outputs)
+        self._tensor_steps.advance(slots, outputs)
+
+    def bound(self, slots: Slots, inputs: Tensors, outputs: Tensors) -> tuple[Step, Advance] | None:
+        """In compiled code with the same bits, unless a row's step is more than coefficients."""
+        fast = self._compiled_steps
+        return None if fast is None or self._columns.specials else fast.bound(slots, inputs, outputs)
 
     # -- on the device alone -------------------------------------------------------------------------
 
