@@ -173,7 +173,7 @@ class Ledger:
         with self.lock:
             if not self._tally.repeats(tasks, rows):
                 self._book()
-                self._tally = Tally.of(tasks, rows, len(self.total))
+                self._tally = Tally(tasks, rows)
                 self.started[tasks] = np.fmin(self.started[tasks], now_s - seconds)
             self._tally.runs += runs
             self._tally.seconds += seconds
@@ -183,12 +183,11 @@ class Ledger:
         with self.lock:
             tally = self._tally
             if tally.runs:
-                size = len(tally.given)  # the arrays may have grown since
-                self._done[:size] += tally.runs * tally.given
-                spent = tally.seconds * tally.share
-                self._spent[:size] += spent
-                shares = np.bincount(self.share[:size], spent, len(self._shares))
-                self._shares.charge(shares.astype(np.float64))
+                spent = tally.spent_s()
+                np.add.at(self._done, tally.tasks, tally.runs * tally.rows)
+                np.add.at(self._spent, tally.tasks, spent)
+                np.add.at(by_share := np.zeros(len(self._shares)), self.share[tally.tasks], spent)
+                self._shares.charge(by_share)
                 tally.runs, tally.seconds = 0, 0.0
 
     def usage(self, task: int, now_s: float) -> Usage:

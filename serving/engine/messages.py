@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -119,9 +120,8 @@ class Quote:
     seconds_queued: float
 
 
-@dataclass(frozen=True)
-class ModelKey:
-    """A loaded package."""
+class ModelKey(NamedTuple):
+    """A loaded package. A tuple, whose hash needs no call of Python's: every tick looks models up."""
 
     name: str
     version: int

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -33,6 +33,7 @@ class Residents:
 
     def __init__(self, table: Table) -> None:
         self.table = table
+        self._released: Callable[[Slots], None] | None = getattr(table, "release", None)
         self.owner = np.full(table.capacity, FREE, np.int64)
         self.row = np.zeros(table.capacity, np.int64)
         self.alive = np.zeros(table.capacity, np.bool_)  # resident and not final
@@ -105,9 +106,9 @@ class Residents:
         self.active -= len(final)
         self.version += 1
         complete = []
-        for task, count in Counter(self.owner[final].tolist()).items():
+        for task in self.owner[final].tolist():
             resident = self.by_task[task]
-            resident.left -= count
+            resident.left -= 1
             if resident.left == 0:
                 complete.append(task)
         return final, complete
@@ -127,14 +128,15 @@ class Residents:
             self._idle = [entry for entry in self._idle if entry != task]
         resident = self.by_task.pop(task, None)
         if resident is not None:
-            self._free(resident.slots)
+            self._free(resident)
         self.admit_waiting()
 
-    def _free(self, slots: NDArray[np.int64]) -> None:
-        self.active -= int(np.count_nonzero(self.alive[slots]))
+    def _free(self, resident: Resident) -> None:
+        slots = resident.slots
+        if resident.left:
+            self.active -= resident.left
+            self.alive[slots] = False
         self.owner[slots] = FREE
-        self.alive[slots] = False
         self.version += 1
-        release = getattr(self.table, "release", None)
-        if release is not None:
-            release(slots)
+        if self._released is not None:
+            self._released(slots)

@@ -11,23 +11,22 @@ Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
 
-@dataclass
-class Tally:
-    """Runs of the same tasks, one after another: by task index, network rows and share of each run."""
+NOBODY: Ints = np.empty(0, np.int64)
 
-    tasks: Ints | None = None
-    rows: Ints | None = None
-    given: Ints = field(default_factory=lambda: np.empty(0, np.int64))
-    share: Floats = field(default_factory=lambda: np.empty(0, np.float64))
+
+@dataclass(slots=True)
+class Tally:
+    """Runs of the same tasks, one after another: in each, ``rows`` network rows of each of ``tasks``."""
+
+    tasks: Ints = field(default_factory=lambda: NOBODY)
+    rows: Ints = field(default_factory=lambda: NOBODY)
     runs: int = 0
     seconds: float = 0.0
-
-    @staticmethod
-    def of(tasks: Ints, rows: Ints, size: int) -> Tally:
-        """No run yet."""
-        weight = np.bincount(tasks, weights=rows, minlength=size)
-        return Tally(tasks, rows, weight.astype(np.int64), weight / max(1.0, float(weight.sum())))
 
     def repeats(self, tasks: Ints, rows: Ints) -> bool:
         """Whether these very arrays are meant."""
         return tasks is self.tasks and rows is self.rows
+
+    def spent_s(self) -> Floats:
+        """Each entry's part of the seconds, by network rows."""
+        return np.asarray(self.rows * (self.seconds / max(1, int(self.rows.sum()))), np.float64)

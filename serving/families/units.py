@@ -16,6 +16,7 @@ So ``log_abs_det`` is added to densities of model coordinates, once, and never t
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -80,19 +81,27 @@ def to_model(spec: DataSpace, data: Array, device: torch.device | str = "cpu") -
 
 def to_data(spec: DataSpace, x: torch.Tensor) -> Array:
     """Model coordinates [..., *shape] to data: levels are rounded half up and clamped to their range."""
-    values = x.detach().cpu().numpy()
+    return to_data_of(spec)(x)
+
+
+def to_data_of(spec: DataSpace) -> Callable[[torch.Tensor], Array]:
+    """``to_data`` of one space, with what depends on the space alone found once."""
     dtype = np.dtype(spec.dtype)
     if spec.kind == "tokens" and not isinstance(spec.transform, Affine):
-        return np.asarray(values, dtype)
-    data = values.astype(np.float64)
-    data -= shift(spec)
-    data /= scale(spec)
-    if spec.levels:
-        data += 0.5
-        np.floor(data, out=data)
-        np.maximum(data, 0, out=data)
-        np.minimum(data, spec.levels - 1, out=data)
-    return data.astype(dtype)
+        return lambda x: np.asarray(x.numpy(force=True), dtype)
+    offset, factor, levels = shift(spec), scale(spec), spec.levels
+
+    def converted(x: torch.Tensor) -> Array:
+        data: Floats = np.subtract(x.numpy(force=True), offset, dtype=np.float64)
+        data /= factor
+        if levels:
+            data += 0.5
+            np.floor(data, out=data)
+            np.maximum(data, 0, out=data)
+            np.minimum(data, levels - 1, out=data)
+        return data.astype(dtype)
+
+    return converted
 
 
 def log_abs_det_map(spec: DataSpace) -> Floats:

@@ -66,9 +66,7 @@ class Loaded:
         """Of a request that arrives now."""
         return Timed(self.engine, time.perf_counter())
 
-    def submit(
-        self, request: Request, deadline_s: float | None = None, ticket: Timed | None = None
-    ) -> Timed:
+    def submit(self, request: Request, deadline_s: float | None = None, ticket: Timed | None = None) -> Timed:
         """Submit now."""
         ticket = ticket or self.ticket()
         self.engine.submit(self.model.key, request, Options(deadline_s=deadline_s), ticket=ticket)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -36,8 +34,8 @@ class CoefficientArena:
 
     def release(self, firsts: NDArray[np.int64]) -> None:
         """One row less for each entry."""
-        for first, count in Counter(firsts.tolist()).items():
-            self._uses[first] -= count
+        for first in firsts.tolist():
+            self._uses[first] -= 1
             if self._uses[first] == 0:
                 del self._uses[first], self._ranges[self._keys.pop(first)]
 

@@ -8,7 +8,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from serving.families import units
 from serving.families.diffusion.denoiser import Denoiser, rows_of
 from serving.families.request import Array, Request
 from serving.families.rows import Tensors
@@ -53,7 +52,7 @@ class Given:
 
     def composed(self, x: torch.Tensor, copies: int) -> Array:
         """Model rows [rows * copies, *shape] as reply [rows, copies, *shape]: given entries bit for bit."""
-        drawn = units.to_data(self.denoiser.data, x).reshape(self.request.rows, copies, *self.denoiser.shape)
+        drawn = self.denoiser.to_data(x).reshape(self.request.rows, copies, *self.denoiser.shape)
         return np.where(self.observed[:, None], self.data[:, None].astype(drawn.dtype, copy=False), drawn)
 
 
@@ -65,6 +64,6 @@ class CompletedRows:
 
     def data(self, rows: NDArray[np.int64], state: Tensors) -> tuple[Array, None]:
         """``state["x"]`` of the loop's rows in the data space, under the given entries."""
-        drawn = units.to_data(self._given.denoiser.data, state["x"])
+        drawn = self._given.denoiser.to_data(state["x"])
         source = rows // self._given.copies
         return np.where(self._given.observed[source], self._given.data[source], drawn), None

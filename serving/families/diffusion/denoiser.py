@@ -40,6 +40,8 @@ class Denoiser:
         self.process = Process(spec.diffusion, integer_time=dtypes["t"].startswith("int"))
         self.diffusion = spec.diffusion
         self.plans: dict[tuple[object, ...], Plan] = {}  # of samplers, by what was asked
+        self.to_data = units.to_data_of(self.data)
+        self.shown = DataRows(self)
         self.last_plan: tuple[Request | None, Plan | None] = (None, None)  # one tuple: threads never see half
 
     @property
@@ -80,11 +82,12 @@ class Denoiser:
 
     def conditions(self, request: Request, times: int = 1) -> dict[str, Array]:
         """Every condition of the package, each row ``times`` times in a row."""
-        return {c.name: np.repeat(request.conditions[c.name], times, axis=0) for c in self.spec.conditions}
+        given = {c.name: request.conditions[c.name] for c in self.spec.conditions}
+        return given if times == 1 else {n: np.repeat(v, times, axis=0) for n, v in given.items()}
 
     def given_nulls(self, request: Request, times: int = 1) -> dict[str, Array]:
         """The null values that rows bring, each row ``times`` times in a row."""
-        names = (c.name for c in self.spec.conditions if null_key(c.name) in request.conditions)
+        names = [c.name for c in self.spec.conditions if null_key(c.name) in request.conditions]
         return {name: np.repeat(request.conditions[null_key(name)], times, axis=0) for name in names}
 
 
@@ -111,4 +114,4 @@ class DataRows:
 
     def data(self, rows: NDArray[np.int64], state: Tensors) -> tuple[Array, None]:
         """``state["x"]`` in the data space."""
-        return units.to_data(self._denoiser.data, state["x"]), None
+        return self._denoiser.to_data(state["x"]), None

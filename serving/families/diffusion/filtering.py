@@ -26,7 +26,6 @@ from kernels.philox import (
     philox_normal,
     philox_uniform,
 )
-from serving.families import units
 from serving.families.diffusion.asking import denoised
 from serving.families.diffusion.completion import Given
 from serving.families.diffusion.denoiser import Denoiser
@@ -100,7 +99,7 @@ def smc(denoiser: Denoiser, request: Request) -> Program:
     chosen = _systematic(weights, Draws(given, particles).uniforms(len(levels)), 1)[:, 0]
     picked = x[torch.arange(len(x)), torch.from_numpy(chosen)]
     shape = (-1, *denoiser.shape)
-    everyone = units.to_data(denoiser.data, x.reshape(shape)).reshape(request.rows, -1, *denoiser.shape)
+    everyone = denoiser.to_data(x.reshape(shape)).reshape(request.rows, -1, *denoiser.shape)
     everyone = np.where(given.observed[:, None], given.data[:, None], everyone)
     pooled = weights.reshape(request.rows, -1) / request.completions
     found = maps(request, everyone, pooled)

@@ -86,7 +86,7 @@ def decoded(
     plan = decoding_plan(denoiser.process, _steps(request))
     start = latents * denoiser.process.initial_sd
     x = yield from _looped(plan, request, start, conditions, streamed)
-    return units.to_data(denoiser.data, x)
+    return denoiser.to_data(x)
 
 
 def encode(denoiser: Denoiser, request: Request) -> Program:

@@ -6,8 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from serving.families import units
-from serving.families.diffusion.denoiser import TABLE, DataRows, Denoiser, rows_of
+from serving.families.diffusion.denoiser import TABLE, Denoiser, rows_of
 from serving.families.diffusion.plan import Choices, Plan, plan_of
 from serving.families.diffusion.samplers.registry import SAMPLERS
 from serving.families.diffusion.table import DenoiseRows
@@ -53,16 +52,18 @@ def _plan_for(denoiser: Denoiser, request: Request) -> Plan:
 
 
 def sample(denoiser: Denoiser, request: Request) -> Program:
-    """Draw ``rows`` rows; kind MODIFIED with guidance or dynamic thresholding, else DISCRETIZED."""
+    """Draw ``rows`` rows; kind MODIFIED with guidance or dynamic thresholding, else DISCRETIZED.
+
+    What the rows need is put together here, on the thread that asks, not on the one that ticks.
+    """
     plan = plan_for(denoiser, request)
-    payload = DenoiseRows(
-        plan,
-        request.seed,
-        rows_of(request),
-        denoiser.conditions(request),
-        nulls=denoiser.given_nulls(request),
-    )
+    conditions, nulls = denoiser.conditions(request), denoiser.given_nulls(request)
+    payload = DenoiseRows(plan, request.seed, rows_of(request), conditions, nulls=nulls)
     steps = np.full(request.rows, len(plan), np.int64)
-    state = yield Loop(TABLE, request.rows, payload, steps, DataRows(denoiser))
+    return _drawn(denoiser, request, plan, Loop(TABLE, request.rows, payload, steps, denoiser.shown))
+
+
+def _drawn(denoiser: Denoiser, request: Request, plan: Plan, loop: Loop) -> Program:
+    state = yield loop
     kind = SampleKind.MODIFIED if plan.guided or plan.threshold else SampleKind.DISCRETIZED
-    return Sampled(units.to_data(denoiser.data, state["x"]), kind, parameters=dict(request.parameters))
+    return Sampled(denoiser.to_data(state["x"]), kind, parameters=dict(request.parameters))

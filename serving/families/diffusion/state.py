@@ -44,6 +44,7 @@ class RowState:
         self.conditions = {c.name: _column(c, capacity, device) for c in conditions}
         self.null = {name: _null(self.conditions[name], value) for name, value in (nulls or {}).items()}
         self.threshold_limit = threshold_limit
+        self._arrays: dict[int, NDArray[Any]] = {}  # by a quantity's identity: they live as long as this does
 
     def null_rows(self, name: str) -> NDArray[Any] | None:
         """A condition's null values, [1, ...] or one per slot; None where guidance keeps it."""
@@ -60,7 +61,7 @@ class RowState:
     def write(self, column: torch.Tensor, slots: Slots, values: torch.Tensor) -> None:
         """Rows of one quantity. On CPU by NumPy, which starts an operation in a third of torch's time."""
         if self.device.type == "cpu":
-            column.numpy()[slots] = values.numpy()
+            self._array(column)[slots] = values.numpy()
         else:
             index = sent(torch.from_numpy(slots), self.device)
             column.index_copy_(0, index, sent(values, self.device).to(column.dtype))
@@ -68,15 +69,22 @@ class RowState:
     def put(self, column: torch.Tensor, slots: Slots, values: Array) -> None:
         """Rows of one quantity, from an array."""
         if self.device.type == "cpu":
-            column.numpy()[slots] = values
+            self._array(column)[slots] = values
         else:
             self.write(column, slots, torch.from_numpy(np.ascontiguousarray(values)))
 
     def read(self, column: torch.Tensor, slots: Slots) -> torch.Tensor:
         """A copy of some rows of one quantity."""
         if self.device.type == "cpu":
-            return torch.from_numpy(column.numpy()[slots])
+            return torch.from_numpy(self._array(column)[slots])
         return column.index_select(0, sent(torch.from_numpy(slots), self.device))
+
+    def _array(self, column: torch.Tensor) -> NDArray[Any]:
+        """The same memory."""
+        found = self._arrays.get(id(column))
+        if found is None:
+            found = self._arrays[id(column)] = column.numpy()
+        return found
 
 
 def _null(column: torch.Tensor, value: Array | None) -> torch.Tensor:
