@@ -186,8 +186,11 @@ class Ledger:
                 spent = tally.spent_s()
                 np.add.at(self._done, tally.tasks, tally.runs * tally.rows)
                 np.add.at(self._spent, tally.tasks, spent)
-                np.add.at(by_share := np.zeros(len(self._shares)), self.share[tally.tasks], spent)
-                self._shares.charge(by_share)
+                if len(self._shares) == 1:
+                    self._shares.charge(np.array([tally.seconds]))
+                else:
+                    np.add.at(by_share := np.zeros(len(self._shares)), self.share[tally.tasks], spent)
+                    self._shares.charge(by_share)
                 tally.runs, tally.seconds = 0, 0.0
 
     def usage(self, task: int, now_s: float) -> Usage:

@@ -81,18 +81,18 @@ def to_model(spec: DataSpace, data: Array, device: torch.device | str = "cpu") -
 
 def to_data(spec: DataSpace, x: torch.Tensor) -> Array:
     """Model coordinates [..., *shape] to data: levels are rounded half up and clamped to their range."""
-    return to_data_of(spec)(x)
+    return to_data_of(spec)(x.numpy(force=True))
 
 
-def to_data_of(spec: DataSpace) -> Callable[[torch.Tensor], Array]:
-    """``to_data`` of one space, with what depends on the space alone found once."""
+def to_data_of(spec: DataSpace) -> Callable[[Array], Array]:
+    """``to_data`` of arrays in one space, with what depends on the space alone found once."""
     dtype = np.dtype(spec.dtype)
     if spec.kind == "tokens" and not isinstance(spec.transform, Affine):
-        return lambda x: np.asarray(x.numpy(force=True), dtype)
+        return lambda x: np.asarray(x, dtype)
     offset, factor, levels = shift(spec), scale(spec), spec.levels
 
-    def converted(x: torch.Tensor) -> Array:
-        data: Floats = np.subtract(x.numpy(force=True), offset, dtype=np.float64)
+    def converted(x: Array) -> Array:
+        data: Floats = np.subtract(x, offset, dtype=np.float64)
         data /= factor
         if levels:
             data += 0.5

@@ -17,6 +17,7 @@ Floats32 = NDArray[np.float32]
 
 
 WORD = 1 << 64
+WHOLE = np.dtype((np.void, ENTRY.itemsize))
 
 
 class Noise(NamedTuple):
@@ -34,7 +35,9 @@ class Columns:
         self.entries = np.zeros(capacity, ENTRY)
         nobody = np.zeros((), ENTRY)
         nobody["first"], nobody["width"] = -1, 1  # -1: no plan
-        self.entries[:] = self._nobody = nobody
+        self.entries[:] = nobody
+        self._whole = self.entries.view(WHOLE)  # NumPy writes entries that it knows nothing of at once
+        self._nobody = nobody.reshape(1).view(WHOLE)
         self.first, self.line, self.end, self.depth, self.width, self.seed, self.row, self.words = (
             self.entries[name] for name in INTEGERS
         )
@@ -49,7 +52,8 @@ class Columns:
         seed = noise.seed - WORD if noise.seed >= WORD // 2 else noise.seed
         places = first, first, first + len(plan), plan.depth, 1 + plan.guided, seed, 0, 0
         flags = plan.guided, masked, plan.learned, plan.direct, plan.special
-        self.entries[slots] = np.array((*places, *flags, plan.rescale, plan.threshold), ENTRY)
+        entry = np.array([(*places, *flags, plan.rescale, plan.threshold)], ENTRY)
+        self._whole[slots] = entry.view(WHOLE)
         self.row[slots] = noise.row
         if noise.particle is not None:
             self.words[slots] = STREAMS_PER_PARTICLE * noise.particle
@@ -61,7 +65,7 @@ class Columns:
         used = self.first[slots]
         if self.specials:
             self.specials -= int(self.special[slots].sum())
-        self.entries[slots] = self._nobody
+        self._whole[slots] = self._nobody
         return used[used >= 0]
 
     def cursor(self, slots: Slots) -> Ints:

@@ -64,6 +64,6 @@ class CompletedRows:
 
     def data(self, rows: NDArray[np.int64], state: Tensors) -> tuple[Array, None]:
         """``state["x"]`` of the loop's rows in the data space, under the given entries."""
-        drawn = self._given.denoiser.to_data(state["x"])
+        drawn = self._given.denoiser.data_of(state)
         source = rows // self._given.copies
         return np.where(self._given.observed[source], self._given.data[source], drawn), None

@@ -13,7 +13,7 @@ from serving.families import units
 from serving.families.diffusion.plan import Choices, Plan
 from serving.families.diffusion.process import Process
 from serving.families.request import Array, Request
-from serving.families.rows import Tensors
+from serving.families.rows import HostRows, Tensors
 
 COMPONENT = "denoiser"
 TABLE = "denoise"
@@ -40,7 +40,7 @@ class Denoiser:
         self.process = Process(spec.diffusion, integer_time=dtypes["t"].startswith("int"))
         self.diffusion = spec.diffusion
         self.plans: dict[tuple[object, ...], Plan] = {}  # of samplers, by what was asked
-        self.to_data = units.to_data_of(self.data)
+        self._to_data = units.to_data_of(self.data)
         self.shown = DataRows(self)
         self.last_plan: tuple[Request | None, Plan | None] = (None, None)  # one tuple: threads never see half
 
@@ -80,6 +80,14 @@ class Denoiser:
         """Data [rows, *shape] in model coordinates, float32."""
         return units.to_model(self.data, data, "cpu")
 
+    def to_data(self, x: torch.Tensor) -> Array:
+        """Model coordinates [rows, *shape] in the data space."""
+        return self._to_data(x.numpy(force=True))
+
+    def data_of(self, state: Tensors) -> Array:
+        """``x`` of a loop's rows in the data space."""
+        return self._to_data(HostRows.array(state, "x"))
+
     def conditions(self, request: Request, times: int = 1) -> dict[str, Array]:
         """Every condition of the package, each row ``times`` times in a row."""
         given = {c.name: request.conditions[c.name] for c in self.spec.conditions}
@@ -114,4 +122,4 @@ class DataRows:
 
     def data(self, rows: NDArray[np.int64], state: Tensors) -> tuple[Array, None]:
         """``state["x"]`` in the data space."""
-        return self._denoiser.to_data(state["x"]), None
+        return self._denoiser.data_of(state), None

@@ -66,4 +66,4 @@ def sample(denoiser: Denoiser, request: Request) -> Program:
 def _drawn(denoiser: Denoiser, request: Request, plan: Plan, loop: Loop) -> Program:
     state = yield loop
     kind = SampleKind.MODIFIED if plan.guided or plan.threshold else SampleKind.DISCRETIZED
-    return Sampled(denoiser.to_data(state["x"]), kind, parameters=dict(request.parameters))
+    return Sampled(denoiser.data_of(state), kind, parameters=dict(request.parameters))

@@ -61,7 +61,7 @@ class RowState:
     def write(self, column: torch.Tensor, slots: Slots, values: torch.Tensor) -> None:
         """Rows of one quantity. On CPU by NumPy, which starts an operation in a third of torch's time."""
         if self.device.type == "cpu":
-            self._array(column)[slots] = values.numpy()
+            self.array(column)[slots] = values.numpy()
         else:
             index = sent(torch.from_numpy(slots), self.device)
             column.index_copy_(0, index, sent(values, self.device).to(column.dtype))
@@ -69,17 +69,15 @@ class RowState:
     def put(self, column: torch.Tensor, slots: Slots, values: Array) -> None:
         """Rows of one quantity, from an array."""
         if self.device.type == "cpu":
-            self._array(column)[slots] = values
+            self.array(column)[slots] = values
         else:
             self.write(column, slots, torch.from_numpy(np.ascontiguousarray(values)))
 
     def read(self, column: torch.Tensor, slots: Slots) -> torch.Tensor:
-        """A copy of some rows of one quantity."""
-        if self.device.type == "cpu":
-            return torch.from_numpy(self._array(column)[slots])
+        """A copy of some rows of one quantity, on its device."""
         return column.index_select(0, sent(torch.from_numpy(slots), self.device))
 
-    def _array(self, column: torch.Tensor) -> NDArray[Any]:
+    def array(self, column: torch.Tensor) -> NDArray[Any]:
         """The same memory."""
         found = self._arrays.get(id(column))
         if found is None:

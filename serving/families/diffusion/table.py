@@ -21,7 +21,7 @@ from serving.families.diffusion.plan import Plan
 from serving.families.diffusion.state import RowState
 from serving.families.diffusion.tensor_steps import TensorSteps
 from serving.families.request import Array
-from serving.families.rows import Advance, Loop, Slots, StayingTable, Step, Tensors
+from serving.families.rows import Advance, HostRows, Loop, Slots, StayingTable, Step, Tensors
 from serving.runtime.capture import sent
 
 Ints = NDArray[np.int64]
@@ -156,14 +156,17 @@ class DenoiseTable(StayingTable):
 
     def result(self, slots: Slots) -> Tensors:
         """``x`` [rows, *shape] float32, model coordinates."""
-        return {"x": self._rows(self._state.x, slots)}
+        return self._rows(self._state.x, slots)
 
     def preview(self, slots: Slots) -> Tensors:
         """``x``: the current estimate of x0."""
-        return {"x": self._rows(self._state.x0[0], slots)}
+        return self._rows(self._state.x0[0], slots)
 
-    def _rows(self, column: torch.Tensor, slots: Slots) -> torch.Tensor:
-        return self._state.read(column, slots).view(len(slots), *self._shape)
+    def _rows(self, column: torch.Tensor, slots: Slots) -> Tensors:
+        shape = len(slots), *self._shape
+        if self._device.type == "cpu":
+            return HostRows({"x": self._state.array(column)[slots].reshape(shape)})
+        return {"x": self._state.read(column, slots).view(shape)}
 
 
 def initial_noise(
