@@ -98,8 +98,8 @@ def _beside_others_s(cost: Cost, ledger: Ledger) -> float:
     long as its number of full runs.
     """
     room = cost.depth * max(0, cost.pace.capacity - cost.width)
-    longer_s = cost.pace.per_row_s * min(ledger.company(cost.lane, cost.depth), room)
-    return max(ledger.alongside_s(cost.amortised_s), longer_s)
+    alongside_s, company = ledger.beside(cost.lane, cost.depth, cost.amortised_s)
+    return max(alongside_s, cost.pace.per_row_s * min(company, room))
 
 
 def _everybody_has_time(cost: Cost, deadline_s: float | None, ledger: Ledger, now_s: float) -> bool:

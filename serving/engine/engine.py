@@ -188,19 +188,19 @@ class Engine:
 
     def _cost(self, model: ServedModel, request: Request) -> Cost:
         work = Work.of(model.family, request)
-        lane = work.longest(model.lanes)
-        base_s, per_row_s = lane.step_time.coefficients()
-        rows, depth = request.rows * request.completions, max(1, min(work.depth, work.total_rows))
+        price = work.price(model.lanes)
+        lane, network_rows = price.longest, work.total_rows
+        rows, depth = request.rows * request.completions, max(1, min(work.depth, network_rows))
         return Cost(
             rows=rows,
-            network_rows=work.total_rows,
-            alone_s=work.alone_s(model.lanes),
-            best_s=work.best_s(model.lanes),
-            amortised_s=work.amortised_s(model.lanes),
+            network_rows=network_rows,
+            alone_s=price.alone_s,
+            best_s=price.best_s,
+            amortised_s=price.amortised_s,
             lane=lane.number,
             depth=depth,
-            pace=Pace(lane.max_rows, base_s, per_row_s, lane.step_time.margin),
-            held_bytes=-(-work.total_rows // depth) * lane.row_bytes + rows * model.answer_bytes,
+            pace=Pace(lane.max_rows, *lane.step_time.coefficients(), lane.step_time.margin),
+            held_bytes=-(-network_rows // depth) * lane.row_bytes + rows * model.answer_bytes,
         )
 
     def _call(self, command: Command) -> None:

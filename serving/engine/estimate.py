@@ -91,8 +91,8 @@ class StepTime:
 
     def best_seconds(self, rows: int) -> float:
         """The least that ``rows`` rows were ever seen to take in one run; 0 where nothing is known."""
-        known = [seconds for bucket, seconds in self._best.items() if bucket >= _bucket(rows)]
-        return min(known, default=0.0)
+        least = _bucket(rows)
+        return min((seconds for bucket, seconds in self._best.items() if bucket >= least), default=0.0)
 
 
 def _bucket(rows: int) -> int:

@@ -72,7 +72,7 @@ class Ledger:
         self._shares = Shares()
         self._priorities: Counter[int] = Counter()  # open tasks by priority
         self._tally = Tally()
-        self.open_rows = 0  # result rows of all open tasks
+        self.open_rows = self.held_bytes = 0  # result rows of all open tasks, and memory of all their rows
         self.lock = threading.RLock()  # callers' threads open (and grow the arrays), the worker closes
         self._free = list(range(capacity - 1, -1, -1))
 
@@ -92,11 +92,6 @@ class Ledger:
     def open_tasks(self) -> int:
         """Indices in use."""
         return len(self.total) - len(self._free)
-
-    @property
-    def held_bytes(self) -> int:
-        """Memory of all tasks' rows."""
-        return int(self.held.sum())
 
     @property
     def soonest_deadline_s(self) -> float:
@@ -145,6 +140,7 @@ class Ledger:
             self.arrived[task], self.started[task], self.priority[task] = now_s, np.nan, priority
             self.lane[task], self.depth[task], self.deadline[task], self.held[task] = place
             self.open_rows += rows
+            self.held_bytes += place.held_bytes
         return task
 
     def close(self, task: int) -> None:
@@ -153,6 +149,7 @@ class Ledger:
             self._book()
             self._tally = Tally()
             self.open_rows -= int(self.rows[task])
+            self.held_bytes -= int(self.held[task])
             self._shares.leave(int(self.share[task]), int(self.rows[task]))
             self._forget_priority(int(self.priority[task]))
             self.total[task] = self._done[task] = self.rows[task] = 0
@@ -223,6 +220,8 @@ class Ledger:
 
     def has_room(self, rows: int, limit_rows: int, share: str = "", share_weight: float = 1.0) -> bool:
         """Whether the queue takes so many rows more of a share."""
+        if self.open_rows + rows <= limit_rows:
+            return True
         with self.lock:
             return self._shares.has_room(share, share_weight, rows, limit_rows)
 
@@ -263,19 +262,18 @@ class Ledger:
             waiting = int(self.rows[np.isnan(self.started)].sum())
             return waiting, self.open_rows - waiting
 
-    def alongside_s(self, seconds: float) -> float:
-        """Work that goes before or beside a request of so many seconds: of each task, at most as much."""
-        with self.lock:
-            left = self.remaining_s(np.flatnonzero(self.lane >= 0))
-        return float(np.minimum(left, seconds).sum())
+    def beside(self, lane: int, depth: int, seconds: float) -> tuple[float, float]:
+        """What others do before or beside a request of so many seconds, whose runs in a lane are ``depth``.
 
-    def company(self, lane: int, depth: int) -> int:
-        """Network rows of others in the next ``depth`` runs of a lane, if runs held them all."""
+        Seconds: of each task, at most as much. Network rows: of the lane's tasks in those runs, if all fit.
+        """
         with self.lock:
-            tasks = np.flatnonzero(self.lane == lane)
-            left = np.clip(1.0 - self.done[tasks] / np.maximum(self.total[tasks], 1), 0.0, 1.0)
-            width = -(-self.total[tasks] // self.depth[tasks])
-            return int((width * np.minimum(self.depth[tasks] * left, depth)).sum())
+            tasks = np.flatnonzero(self.lane >= 0)
+            runs, total = self.depth[tasks], np.maximum(self.total[tasks], 1)
+            left = np.maximum(1.0 - self.done[tasks] / total, 0.0)
+            seconds_s = np.minimum(self.seconds[tasks] * left, seconds).sum()
+            rows = -(-total // runs) * np.minimum(runs * left, depth)
+            return float(seconds_s), float(rows[self.lane[tasks] == lane].sum())
 
     def backlog_s(self) -> float:
         """Work left of all tasks."""

@@ -168,7 +168,7 @@ def _measured(
     if capability.operation in spec.disabled_operations:
         return undefined(capability.operation, "the owner of this package has switched this operation off")
     seconds = {
-        method.name: Work.of(family, example_request(spec, family, capability, method)).alone_s(lanes)
+        method.name: Work.of(family, example_request(spec, family, capability, method)).price(lanes).alone_s
         for method in capability.methods
     }
     return capability.measured(seconds)

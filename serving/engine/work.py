@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from serving.engine.lane import Lane
 from serving.families.request import Request
 from serving.families.rows import Family
 
 MOST_ROWS = 1 << 53  # nobody waits for more; keeps the ledger's integers in range
+
+
+class Price(NamedTuple):
+    """Predicted seconds: alone, alone at the best ever measured, and taken from others where runs are full.
+
+    ``longest`` is the lane in which it spends most of its time.
+    """
+
+    alone_s: float
+    best_s: float
+    amortised_s: float
+    longest: Lane
 
 
 @dataclass(frozen=True)
@@ -30,32 +43,19 @@ class Work:
         """Of all components, capped."""
         return min(sum(self.rows.values()), MOST_ROWS)
 
-    def alone_s(self, lanes: Mapping[str, Lane]) -> float:
-        """Predicted seconds on an idle engine: runs * base + rows * per_row."""
-        total = 0.0
-        for lane, rows, runs in self._runs(lanes):
-            base, per_row = lane.step_time.coefficients()
-            total += runs * base + rows * per_row
-        return total
-
-    def best_s(self, lanes: Mapping[str, Lane]) -> float:
-        """The same by the best times ever measured."""
-        return sum(
-            runs * lane.step_time.best_seconds(max(1, rows // runs)) for lane, rows, runs in self._runs(lanes)
-        )
-
-    def amortised_s(self, lanes: Mapping[str, Lane]) -> float:
-        """Device seconds that it takes from others when every run is full."""
-        total = 0.0
-        for lane, rows, _ in self._runs(lanes):
-            total += rows * lane.step_time.seconds(lane.max_rows) / lane.max_rows
-        return total
-
-    def longest(self, lanes: Mapping[str, Lane]) -> Lane:
-        """Where it spends most of its time."""
-        return max(self._runs(lanes), key=lambda run: run[1] * run[0].step_time.seconds(1))[0]
-
-    def _runs(self, lanes: Mapping[str, Lane]) -> Iterator[tuple[Lane, int, int]]:
+    def price(self, lanes: Mapping[str, Lane]) -> Price:
+        """What it is predicted to take; it is asked for at every admission, so lanes are looked at once."""
+        alone_s = best_s = amortised_s = most = 0.0
+        longest = None
         for component, rows in self.rows.items():
             lane = lanes[component]
-            yield lane, rows, max(1, min(self.depth, rows), -(-rows // lane.max_rows))
+            runs = max(1, min(self.depth, rows), -(-rows // lane.max_rows))
+            base_s, per_row_s = lane.step_time.coefficients()
+            alone_s += runs * base_s + rows * per_row_s
+            best_s += runs * lane.step_time.best_seconds(max(1, rows // runs))
+            amortised_s += rows * (base_s + per_row_s * lane.max_rows) / lane.max_rows
+            single_s = rows * (base_s + per_row_s)
+            if longest is None or single_s > most:
+                longest, most = lane, single_s
+        assert longest is not None
+        return Price(alone_s, best_s, amortised_s, longest)
