@@ -29,4 +29,4 @@ class Tally:
 
     def spent_s(self) -> Floats:
         """Each entry's part of the seconds, by network rows."""
-        return np.asarray(self.rows * (self.seconds / max(1, int(self.rows.sum()))), np.float64)
+        return np.asarray(self.rows * (self.seconds / max(1, int(np.add.reduce(self.rows)))), np.float64)

@@ -21,6 +21,7 @@ class CoefficientArena:
     def __init__(self, device: torch.device) -> None:
         self.host = np.zeros((_FIRST_LINES.get(device.type, 1024), COLUMNS), np.float32)
         self.lines = torch.from_numpy(self.host).to(device)
+        self._apart = device.type != "cpu"
         self._ranges: dict[bytes, tuple[int, int]] = {}  # key -> (first line, lines)
         self._uses: dict[int, int] = {}  # first line -> rows
         self._keys: dict[int, bytes] = {}
@@ -46,7 +47,8 @@ class CoefficientArena:
             grown[: len(self.host)] = self.host
             self.host, self.lines = grown, torch.from_numpy(grown).to(self.lines.device)
         self.host[first : first + len(plan)] = plan.coef
-        self.lines[first : first + len(plan)] = sent(torch.from_numpy(plan.coef), self.lines.device)
+        if self._apart:
+            self.lines[first : first + len(plan)] = sent(torch.from_numpy(plan.coef), self.lines.device)
         self._ranges[plan.key], self._keys[first] = (first, len(plan)), plan.key
         return first
 

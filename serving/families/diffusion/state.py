@@ -35,6 +35,7 @@ class RowState:
         threshold_limit: float = math.inf,
     ) -> None:
         self.elements, self.device = int(np.prod(shape)), device
+        self.on_host = device.type == "cpu"  # found once: torch takes microseconds to say so
         size = (capacity, self.elements)
         self.x = torch.zeros(size, device=device)
         self.history = torch.zeros((HISTORY, *size), device=device)
@@ -60,7 +61,7 @@ class RowState:
 
     def write(self, column: torch.Tensor, slots: Slots, values: torch.Tensor) -> None:
         """Rows of one quantity. On CPU by NumPy, which starts an operation in a third of torch's time."""
-        if self.device.type == "cpu":
+        if self.on_host:
             self.array(column)[slots] = values.numpy()
         else:
             index = sent(torch.from_numpy(slots), self.device)
@@ -68,7 +69,7 @@ class RowState:
 
     def put(self, column: torch.Tensor, slots: Slots, values: Array) -> None:
         """Rows of one quantity, from an array."""
-        if self.device.type == "cpu":
+        if self.on_host:
             self.array(column)[slots] = values
         else:
             self.write(column, slots, torch.from_numpy(np.ascontiguousarray(values)))

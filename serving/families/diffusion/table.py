@@ -164,7 +164,7 @@ class DenoiseTable(StayingTable):
 
     def _rows(self, column: torch.Tensor, slots: Slots) -> Tensors:
         shape = len(slots), *self._shape
-        if self._device.type == "cpu":
+        if self._state.on_host:
             return HostRows({"x": self._state.array(column)[slots].reshape(shape)})
         return {"x": self._state.read(column, slots).view(shape)}
 
