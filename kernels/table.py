@@ -151,7 +151,7 @@ class RowTable:
 
         The first writes the network's inputs: one network row per slot, then, in the same order, one more
         for each guided slot. The second reads its output in that order, does one line of every row, and
-        answers how many of them have ended by it.
+        answers how many of them have ended by it; -1 where its output is not finite, and nothing was done.
         """
         count = len(slots)
         self._slots[:count] = slots

@@ -137,11 +137,28 @@ INLINE void advance_row(const Row *row) {
     }
 }
 
-/* One line of the rows in ``slots``; how many of them have ended by it. ``output`` [network rows, stride]: first
- * one per row, then, in the same order, one more for each guided row. */
+/* Whether all values are finite. */
+INLINE int64_t all_finite(const float *values, int64_t count) {
+    const uint32_t exponent = 0x7F800000u;
+    uint32_t bad = 0;
+    for (int64_t i = 0; i < count; i++) {
+        uint32_t bits;
+        memcpy(&bits, values + i, 4);
+        bad |= (bits & exponent) == exponent;
+    }
+    return !bad;
+}
+
+VECTORISED int64_t pxserve_finite(const float *values, int64_t count) { return all_finite(values, count); }
+
+/* One line of the rows in ``slots``; how many of them have ended by it, or -1 where ``output`` is not finite, and
+ * nothing was done. ``output`` [network rows, stride]: first one per row, then, in the same order, one more for
+ * each guided row. */
 VECTORISED int64_t pxserve_advance(const Table *table, const int64_t *slots, int64_t rows, const float *output,
                                    int64_t stride) {
-    int64_t twin = rows, ended = 0;
+    int64_t network_rows = rows, twin = rows, ended = 0;
+    for (int64_t r = 0; r < rows; r++) network_rows += table->entries[slots[r]].guided;
+    if (!all_finite(output, network_rows * stride)) return -1;
     for (int64_t r = 0; r < rows; r++) {
         Entry *entry = table->entries + slots[r];
         uint32_t words = (uint32_t)entry->words;
@@ -201,16 +218,4 @@ VECTORISED void pxserve_gather(const Table *table, const int64_t *slots, int64_t
         gather_row(table, slots[r], 0, x, t, conditions, r);
         if (table->entries[slots[r]].guided) gather_row(table, slots[r], 1, x, t, conditions, twin++);
     }
-}
-
-/* Whether all values are finite. */
-VECTORISED int64_t pxserve_finite(const float *values, int64_t count) {
-    const uint32_t exponent = 0x7F800000u;
-    uint32_t bad = 0;
-    for (int64_t i = 0; i < count; i++) {
-        uint32_t bits;
-        memcpy(&bits, values + i, 4);
-        bad |= (bits & exponent) == exponent;
-    }
-    return !bad;
 }

@@ -12,8 +12,8 @@ from serving.engine.lane import Keys, Lane, Tasks, Tick
 from serving.engine.messages import ModelKey
 from serving.engine.residents import Residents
 from serving.engine.spans import CallSpan, PendingCall, Run, Span, TableSpan, lowest, owners_of
-from serving.engine.steady import FAILED, Steady
-from serving.families.rows import BatchedTable, Call, Loop, Tensors
+from serving.engine.steady import Steady
+from serving.families.rows import FAILED, BatchedTable, Call, Loop, Tensors
 from serving.runtime.network import Dims, Network, Part
 
 

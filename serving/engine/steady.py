@@ -11,9 +11,7 @@ from functools import partial
 from serving.engine.lane import Tick
 from serving.engine.residents import Residents
 from serving.engine.spans import Run, TableSpan
-from serving.families.rows import Advance, Slots, Step
-
-FAILED = -1
+from serving.families.rows import FAILED, Advance, Slots, Step
 
 
 class Steady:
@@ -25,8 +23,11 @@ class Steady:
         self.tick = tick
         self._rows: list[tuple[Residents, Slots]] = [(span.residents, span.slots) for span in spans]
         tick.stepped += self._rows
-        self._gathers, self._advances = zip(*steps, strict=True)
-        self._network, self._checks = run.binding.bound(run.rows), run.whole.checks
+        self._gathers = [gather for gather, _ in steps]
+        self._advances = [advance for _, advance in steps]
+        self._network = run.binding.bound(run.rows)
+        # A table looks at its own output; at those of others before any of them has advanced.
+        self._checks = run.whole.checks if len(spans) > 1 or len(run.whole.checks) > 1 else ()
 
     @classmethod
     def of(cls, run: Run, tick: Tick) -> Steady | None:
@@ -49,10 +50,9 @@ class Steady:
         for finite in self._checks:
             if not finite():
                 return FAILED
-        ended = 0
-        for advance in self._advances:
-            ended += advance()
-        return ended
+        if len(self._advances) == 1:
+            return self._advances[0]()
+        return sum(advance() for advance in self._advances)
 
     def settle(self) -> Tick:
         """Who is final or complete, after a step by which rows ended."""

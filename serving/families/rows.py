@@ -25,6 +25,7 @@ Tensors = Mapping[str, torch.Tensor]
 Slots = NDArray[np.int64]
 Step = Callable[[], object]
 Advance = Callable[[], int]
+FAILED = -1  # rows that ended by a step that was not made
 
 
 class HostRows(Mapping[str, torch.Tensor]):
@@ -145,8 +146,9 @@ class BatchedTable(Table):
     def bound(self, slots: Slots, inputs: Tensors, outputs: Tensors) -> tuple[Step, Advance] | None:
         """``gather`` and ``advance`` of these very rows in these very buffers, as calls without arguments.
 
-        The second answers how many of the rows have nothing ``remaining`` by it. Valid until any row of the
-        table comes or goes, or others are bound; None where there is no such form.
+        The second answers how many of the rows have nothing ``remaining`` by it; FAILED where what it reads
+        is not finite, and nothing was done. Valid until any row of the table comes or goes, or others are
+        bound; None where there is no such form.
         """
         return None
 

@@ -18,11 +18,11 @@ from numpy.typing import NDArray
 from export.package.operators import register_operators
 from export.package.schema import Component
 from serving.runtime.network import TORCH_DTYPES, RuntimeOptions
-from serving.runtime.onnx import ELEMENT_TYPES, run_options, session
+from serving.runtime.onnx import ELEMENT_TYPES, bound_run, run_options, session
 from serving.runtime.torchscript import frozen
 
 Buffers = Mapping[str, torch.Tensor]
-Run = Callable[[], None]
+Run = Callable[[], object]
 
 ANSWERS = ("logits", "log_prob")  # of a scripted decoder, in its order
 _NOWHERE: NDArray[np.int64] = np.zeros(1, np.int64)
@@ -93,7 +93,7 @@ class OnnxCachedGraph(CachedGraph):
         for name, tensor in cache.items():
             binding.bind_input(f"past_{name}", *_place(tensor))
             binding.bind_output(f"present_{name}", *_place(tensor))
-        return lambda: self._session.run_with_iobinding(binding, self._options)
+        return bound_run(self._session, binding, self._options)
 
 
 class ScriptedCachedGraph(CachedGraph):

@@ -136,6 +136,19 @@ def test_rows_advance_with_the_bits_of_denoise_step(n: int) -> None:
     np.testing.assert_array_equal(rows.entries["line"], line + np.isin(np.arange(CAPACITY), slots))
 
 
+@pytest.mark.parametrize("place", [0, -1])  # of the first row, or of the last twin
+def test_rows_do_not_advance_from_an_output_that_is_not_finite(place: int) -> None:
+    rows, slots = Rows(64), np.arange(CAPACITY)
+    network_rows = CAPACITY + int(rows.entries["guided"].sum())
+    output = rows._normals(network_rows, 64)
+    output.reshape(-1)[place] = np.nan
+    before = rows.x.copy(), rows.entries.copy()
+    _, advance = rows.bound(slots, rows.inputs(network_rows, False), output)
+    assert advance() == -1
+    np.testing.assert_array_equal(rows.x, before[0])
+    np.testing.assert_array_equal(rows.entries, before[1])
+
+
 @pytest.mark.parametrize("integer_time", [False, True])
 def test_inputs_are_gathered_once_for_each_row_and_again_for_guided_ones(integer_time: bool) -> None:
     rows, slots = Rows(20, integer_time), np.arange(CAPACITY)
