@@ -71,6 +71,7 @@ class Ledger:
         self.held = np.zeros(capacity, np.int64)  # bytes
         self._shares = Shares()
         self._priorities: Counter[int] = Counter()  # open tasks by priority
+        self._lanes: set[int] = set()  # that tasks have ever waited in
         self._tally = Tally()
         self.open_rows = self.held_bytes = 0  # result rows of all open tasks, and memory of all their rows
         self.lock = threading.RLock()  # callers' threads open (and grow the arrays), the worker closes
@@ -135,10 +136,11 @@ class Ledger:
             if not self._free:
                 self._grow()
             task = self._free.pop()
-            self.rows[task], self.total[task], self.seconds[task] = rows, total, seconds
+            self.rows[task], self.total[task], self.seconds[task] = rows, max(1, total), seconds
             self._done[task], self._spent[task], self.share[task] = 0, 0.0, index
             self.arrived[task], self.started[task], self.priority[task] = now_s, np.nan, priority
             self.lane[task], self.depth[task], self.deadline[task], self.held[task] = place
+            self._lanes.add(place.lane)
             self.open_rows += rows
             self.held_bytes += place.held_bytes
         return task
@@ -268,12 +270,14 @@ class Ledger:
         Seconds: of each task, at most as much. Network rows: of the lane's tasks in those runs, if all fit.
         """
         with self.lock:
-            tasks = np.flatnonzero(self.lane >= 0)
-            runs, total = self.depth[tasks], np.maximum(self.total[tasks], 1)
-            left = np.maximum(1.0 - self.done[tasks] / total, 0.0)
-            seconds_s = np.minimum(self.seconds[tasks] * left, seconds).sum()
-            rows = -(-total // runs) * np.minimum(runs * left, depth)
-            return float(seconds_s), float(rows[self.lane[tasks] == lane].sum())
+            tasks = (self.lane >= 0).nonzero()[0]
+            runs, total = self.depth[tasks], self.total[tasks]
+            left = runs - self.done[tasks] * (runs / total)  # runs
+            seconds_s = np.minimum(self.seconds[tasks] / runs * left, seconds)
+            rows = total / runs * np.minimum(left, depth)
+            if len(self._lanes) > 1:
+                rows = rows[self.lane[tasks] == lane]
+            return float(np.add.reduce(seconds_s)), float(np.add.reduce(rows))
 
     def backlog_s(self) -> float:
         """Work left of all tasks."""

@@ -106,7 +106,7 @@ def null_key(name: str) -> str:
 
 def rows_of(request: Request) -> NDArray[np.int64]:
     """The rows' noise counters: first_row + i."""
-    return request.first_row + np.arange(request.rows, dtype=np.int64)
+    return np.arange(request.first_row, request.first_row + request.rows, dtype=np.int64)
 
 
 def _number(found: Mapping[str, object], name: str, default: float) -> float:
