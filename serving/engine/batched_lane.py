@@ -134,7 +134,7 @@ class BatchedLane(Lane):
         spans: list[Span] = []
         for residents, table in self._tables:
             if residents.active:
-                slots = np.flatnonzero(residents.alive)
+                slots = residents.alive.nonzero()[0]
                 spans.append(TableSpan(residents, slots, table.width(slots)))
         return spans + [CallSpan(p, p.done, p.left) for p in self._calls]
 

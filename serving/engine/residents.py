@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -33,11 +34,11 @@ class Residents:
 
     def __init__(self, table: Table) -> None:
         self.table = table
-        self._released: Callable[[Slots], None] | None = getattr(table, "release", None)
         self.owner = np.full(table.capacity, FREE, np.int64)
         self.row = np.zeros(table.capacity, np.int64)
         self.alive = np.zeros(table.capacity, np.bool_)  # resident and not final
         self.active = 0  # how many are alive
+        self._free_slots = list(range(table.capacity))  # a heap: the lowest goes first
         self.version = 0  # counts changes of ``alive`` and ``owner``
         self.pace = Pace(table.capacity)
         self.by_task: dict[int, Resident] = {}
@@ -67,14 +68,16 @@ class Residents:
             self._waiting = deque(self._waiting[place] for place in np.argsort(keys, kind="stable").tolist())
         while self._waiting:
             task, loop = self._waiting[0]
-            free = np.flatnonzero(self.owner == FREE)[: loop.rows]
-            if len(free) < loop.rows:
+            if len(self._free_slots) < loop.rows:
                 return
             self._waiting.popleft()
+            free = np.array([heapq.heappop(self._free_slots) for _ in range(loop.rows)], np.int64)
             try:
                 self.table.admit(free, loop)
             except Exception as error:
                 self._refused.append((task, error))
+                self.table.release(free)
+                self._give_back(free)
                 continue
             self.owner[free], self.row[free] = task, np.arange(loop.rows)
             alive = self.table.remaining(free) > 0
@@ -137,6 +140,10 @@ class Residents:
             self.active -= resident.left
             self.alive[slots] = False
         self.owner[slots] = FREE
+        self._give_back(slots)
         self.version += 1
-        if self._released is not None:
-            self._released(slots)
+        self.table.release(slots)
+
+    def _give_back(self, slots: Slots) -> None:
+        for slot in slots.tolist():
+            heapq.heappush(self._free_slots, slot)

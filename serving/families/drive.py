@@ -47,7 +47,9 @@ def _batched(loop: Loop, table: BatchedTable, network: Network) -> Tensors:
         inputs = empty_inputs(network, int(table.width(active).sum()))
         table.gather(active, inputs)
         table.advance(active, network(inputs))
-    return table.result(slots)
+    result = table.result(slots)
+    table.release(slots)
+    return result
 
 
 def _slotted(loop: Loop, table: SlottedTable) -> Tensors:

@@ -122,6 +122,10 @@ class Table(ABC):
     def preview(self, slots: Slots) -> Tensors:
         """State for ``Streamed.data`` before the end (the x0 estimate; tokens so far); copies."""
 
+    def release(self, slots: Slots) -> None:
+        """The slots' rows have gone, finished or not; harmless where none came."""
+        return
+
 
 class BatchedTable(Table):
     """Rows gathered by index into a network run that other rows and calls share.
@@ -229,10 +233,6 @@ class SlottedTable(Table):
 
         Rows that are not in ``slots`` keep state and prefix.
         """
-
-    @abstractmethod
-    def release(self, slots: Slots) -> None:
-        """Free the slots, finished or not."""
 
 
 class RunningTable(SlottedTable):

@@ -38,6 +38,8 @@ class Columns:
         self.entries[:] = nobody
         self._whole = self.entries.view(WHOLE)  # NumPy writes entries that it knows nothing of at once
         self._nobody = nobody.reshape(1).view(WHOLE)
+        self._entry = np.zeros(1, ENTRY)  # of rows that come
+        self._entry_whole = self._entry.view(WHOLE)
         self.first, self.line, self.end, self.depth, self.width, self.seed, self.row, self.words = (
             self.entries[name] for name in INTEGERS
         )
@@ -52,8 +54,8 @@ class Columns:
         seed = noise.seed - WORD if noise.seed >= WORD // 2 else noise.seed
         places = first, first, first + len(plan), plan.depth, 1 + plan.guided, seed, 0, 0
         flags = plan.guided, masked, plan.learned, plan.direct, plan.special
-        entry = np.array([(*places, *flags, plan.rescale, plan.threshold)], ENTRY)
-        self._whole[slots] = entry.view(WHOLE)
+        self._entry[0] = (*places, *flags, plan.rescale, plan.threshold)
+        self._whole[slots] = self._entry_whole
         self.row[slots] = noise.row
         if noise.particle is not None:
             self.words[slots] = STREAMS_PER_PARTICLE * noise.particle

@@ -79,8 +79,6 @@ class DenoiseTable(StayingTable):
         """Write the rows of a ``DenoiseRows`` payload."""
         payload = loop.payload
         assert isinstance(payload, DenoiseRows)
-        if (self._columns.first[slots] >= 0).any():
-            self.release(slots)
         plan, state, masked = payload.plan, self._state, payload.observed is not None
         noise = Noise(payload.seed, payload.row, payload.particle)
         self._columns.begin(slots, plan, self._arena.place(plan, len(slots)), masked, noise)
