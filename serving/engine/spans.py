@@ -38,7 +38,7 @@ class TableSpan:
 
     def __init__(self, residents: Residents, slots: Slots, width: NDArray[np.int64]) -> None:
         self.residents, self.slots, self.width = residents, slots, width
-        self.rows = int(width.sum())
+        self.rows = int(np.add.reduce(width))
 
     @property
     def table(self) -> BatchedTable:
@@ -77,7 +77,8 @@ class Run:
         self.bounds = list(zip([0, *ends[:-1]], ends, strict=True))
         self.parts = [binding.part(*bounds) for bounds in self.bounds]
         self.whole = self.parts[0] if len(spans) == 1 else binding.part(0, self.rows)
-        self.tasks, self.weights = joined([owners_of(span) for span in spans])
+        owners = [owners_of(span) for span in spans]
+        self.tasks, self.weights = owners[0] if len(owners) == 1 else joined(owners)
 
     def halves(self) -> tuple[Run, Run] | None:
         """Two runs of half the rows each; None for a single row."""
