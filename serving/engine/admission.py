@@ -138,11 +138,13 @@ def outlook(cost: Cost, ledger: Ledger, now_s: float, bid: Bid = ORDINARY) -> Ou
     depth = np.insert(waiting.depth, place, cost.depth)
     width = np.insert(waiting.width, place, cost.width)
     done_s = _beside(waiting, depth, width, cost.pace)
-    late_s = np.delete(done_s, place) - waiting.due_s
+    others_s = np.delete(done_s, place)
+    late_s = others_s - waiting.due_s
     late = late_s > 0
-    if late.any():  # whoever would be late anyway is not the newcomer's fault
+    if late.any():
         before_s = _beside(waiting, waiting.depth, waiting.width, cost.pace)
-        late &= before_s <= waiting.due_s
+        # Not the newcomer's fault: whom it does not delay, and who would most likely be late without it.
+        late &= (others_s > before_s) & (before_s <= waiting.due_s * cost.pace.margin)
     return Outlook(float(done_s[place]), float(late_s[late].max(initial=0.0)))
 
 
