@@ -26,6 +26,20 @@ MODELS = Path("models")
 numbers = itertools.count(1_000_000)
 
 
+class Done:
+    """An event that is set once, by one call of compiled code: the engine's thread pays for it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._lock.acquire()
+        self.set = self._lock.release
+
+    def wait(self) -> None:
+        """Until it is set."""
+        with self._lock:
+            return
+
+
 class Timed(Ticket):
     """A ticket that notes when its request ended."""
 
@@ -34,7 +48,7 @@ class Timed(Ticket):
         self.arrived_s = arrived_s
         self.ended_s = float("nan")
         self.error: Exception | None = None
-        self.done = threading.Event()
+        self.done = Done()
 
     def post(self, event: Event) -> None:
         if isinstance(event, Finished | Failed):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Literal
@@ -35,6 +35,7 @@ class Figure:
     sense: Literal["at least", "at most"] = "at least"
     unit: str = ""
     note: str = ""
+    machine: str = ""  # where it was measured
 
     @property
     def met(self) -> bool | None:
@@ -70,14 +71,14 @@ def processor() -> str:
 
 def write(figures: list[Figure], page: Path, data: Path) -> None:
     """The page as Markdown, everything as JSON; benchmarks that did not run keep their last figures."""
+    here = machine()
+    figures = [replace(figure, machine=here) for figure in figures]
     if data.exists():
         ran = {figure.benchmark for figure in figures}
         before = [Figure(**entry) for entry in json.loads(data.read_text())["figures"]]
         figures = [figure for figure in before if figure.benchmark not in ran] + figures
     data.parent.mkdir(parents=True, exist_ok=True)
-    data.write_text(
-        json.dumps({"machine": machine(), "figures": [asdict(f) for f in figures]}, indent=1) + "\n"
-    )
+    data.write_text(json.dumps({"figures": [asdict(f) for f in figures]}, indent=1) + "\n")
     page.write_text(render(figures))
 
 
@@ -87,16 +88,17 @@ def render(figures: list[Figure]) -> str:
         "# Benchmarks",
         "",
         "Written by `make bench`. Every figure is a ratio within one run, or a median, on a shared machine:",
-        "absolute times mean little, ratios do.",
+        "absolute times mean little, ratios do. Machines:",
         "",
-        f"Machine: {machine()}.",
     ]
+    machines = list(dict.fromkeys(figure.machine for figure in figures))
+    lines += [f"- {number}: {name}" for number, name in enumerate(machines, 1)]
     for benchmark in dict.fromkeys(figure.benchmark for figure in figures):
-        lines += ["", f"## {benchmark}", "", "| figure | measured | target | |", "|---|---|---|---|"]
-        lines += [_row(figure) for figure in figures if figure.benchmark == benchmark]
-        lines += [
-            f"\n{note}" for note in dict.fromkeys(f.note for f in figures if f.benchmark == benchmark) if note
-        ]
+        mine = [figure for figure in figures if figure.benchmark == benchmark]
+        where = ", ".join(str(machines.index(m) + 1) for m in dict.fromkeys(f.machine for f in mine))
+        lines += ["", f"## {benchmark}", "", f"| figure, on machine {where} | measured | target | |"]
+        lines += ["|---|---|---|---|", *map(_row, mine)]
+        lines += [f"\n{note}" for note in dict.fromkeys(figure.note for figure in mine) if note]
     return "\n".join(lines) + "\n"
 
 
