@@ -70,7 +70,8 @@ class Turns:
         self._busy.discard(model)
 
     def _wake(self, models: set[ModelKey]) -> None:
-        running = [self._began_s.get(model, self._virtual_s[model]) for model in self._busy & models]
+        # They came while the last run was in service, even if that was the last of its model.
+        running = [self._began_s.get(model, self._virtual_s[model]) for model in self._busy]
         floor = min(running) if running else max(self._virtual_s.values(), default=0.0)
         for model in models - self._busy:
             self._virtual_s[model] = max(self._virtual_s.get(model, 0.0), floor)

@@ -63,6 +63,16 @@ def test_busy_models_get_equal_device_seconds_whatever_their_ticks_cost(cost_s: 
     assert chosen[A] * costs_s[A] == pytest.approx(chosen[B] * costs_s[B], rel=0.05)
 
 
+def test_who_comes_during_the_last_run_of_a_request_waits_for_that_run_alone() -> None:
+    turns, large, small = Turns(), FakeLane(A), FakeLane(B)
+    small.waits = False
+    run(turns, [large, small], {A: 0.4}, 10)
+    small.waits, large.waits = True, False  # while the large one ran, which was its request's last run
+    assert run(turns, [large, small], {B: 0.001}, 1) == {B: 1}
+    large.waits = True  # its caller asks again at once
+    assert run(turns, [large, small], {A: 0.4, B: 0.001}, 50) == {B: 50}
+
+
 def test_a_model_that_was_idle_does_not_spend_credit_saved_meanwhile() -> None:
     turns, a, b = Turns(), FakeLane(A), FakeLane(B)
     b.waits = False
