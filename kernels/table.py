@@ -89,8 +89,8 @@ class RowTable:
     """Views of a table's arrays [capacity, ...], which must stay where they are; some may come later.
 
     ``x`` and each of the three ``x0`` are float32 [capacity, elements], ``entries`` ENTRY [capacity].
-    ``conditions`` are pairs of values
-    [capacity, ...] and null values of the same type, [1, ...] or one per slot, or None.
+    ``conditions`` are pairs of values [capacity, ...] and null values of the same type, [1, ...] or one per
+    slot, or None.
     """
 
     def __init__(

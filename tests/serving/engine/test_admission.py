@@ -85,6 +85,14 @@ def test_a_newcomer_that_would_make_an_admitted_request_late_is_refused() -> Non
     enter(cost(5.0), None, ledger)  # goes last
 
 
+def test_who_is_in_time_without_a_margin_is_not_delayed_but_need_not_be_waited_for() -> None:
+    ledger = loaded(1.0)
+    open_in(ledger, 2.0, due_s=2.05)  # done after 2.0 s; after 2.1 with a margin
+    with pytest.raises(ResourceExhausted, match="late"):
+        enter(cost(0.5), None, ledger)
+    enter(cost(10.0), None, ledger)  # runs after it
+
+
 def test_who_is_late_already_keeps_nobody_out() -> None:
     enter(cost(0.5), None, loaded(1.0, 1.0, due_s=0.9))
 
