@@ -72,6 +72,7 @@ class Ledger:
         self._shares = Shares()
         self._priorities: Counter[int] = Counter()  # open tasks by priority
         self._lanes: set[int] = set()  # that tasks have ever waited in
+        self._due = 0  # open tasks that have a deadline
         self._tally = Tally()
         self.open_rows = self.held_bytes = 0  # result rows of all open tasks, and memory of all their rows
         self.lock = threading.RLock()  # callers' threads open (and grow the arrays), the worker closes
@@ -97,7 +98,7 @@ class Ledger:
     @property
     def soonest_deadline_s(self) -> float:
         """The first deadline of all, on the clock; infinite without any."""
-        return float(self.deadline.min())
+        return float(self.deadline.min()) if self._due else math.inf
 
     @property
     def longest_depth(self) -> int:
@@ -130,7 +131,9 @@ class Ledger:
     ) -> int:
         """A new task's index."""
         with self.lock:
-            self._book()
+            self._shares.index(share)
+            if len(self._shares) > 1:  # where it starts depends on where the others stand
+                self._book()
             index = self._shares.join(share, share_weight, rows)
             self._priorities[priority] += 1
             if not self._free:
@@ -143,6 +146,7 @@ class Ledger:
             self._lanes.add(place.lane)
             self.open_rows += rows
             self.held_bytes += place.held_bytes
+            self._due += place.deadline < math.inf
         return task
 
     def close(self, task: int) -> None:
@@ -152,6 +156,7 @@ class Ledger:
             self._tally = Tally()
             self.open_rows -= int(self.rows[task])
             self.held_bytes -= int(self.held[task])
+            self._due -= bool(self.deadline[task] < math.inf)
             self._shares.leave(int(self.share[task]), int(self.rows[task]))
             self._forget_priority(int(self.priority[task]))
             self.total[task] = self._done[task] = self.rows[task] = 0
@@ -272,7 +277,7 @@ class Ledger:
         with self.lock:
             tasks = (self.lane >= 0).nonzero()[0]
             runs, total = self.depth[tasks], self.total[tasks]
-            left = runs - self.done[tasks] * (runs / total)  # runs
+            left = runs - self._done[tasks] * (runs / total)  # runs, but for the last milliseconds
             seconds_s = np.minimum(self.seconds[tasks] / runs * left, seconds)
             rows = total / runs * np.minimum(left, depth)
             if len(self._lanes) > 1:

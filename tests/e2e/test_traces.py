@@ -84,7 +84,7 @@ def test_a_prompted_sample_shows_queue_prefill_and_steps(
     with Client(traced.target, timeout_s=60) as client:
         client.get_model(MODEL)
         with tracer.start_as_current_span("ask") as asking:
-            client.sample(MODEL, 2, prompt=["The import statement " * 6] * 2, max_new_tokens=20)
+            client.sample(MODEL, 2, prompt=["The import statement " * 6] * 2, max_new_tokens=20, seed=1)
         client.sample(MODEL, 1, max_new_tokens=5)  # nobody's trace, and the ratio is 0
     context = asking.get_span_context()
     spans = collector[0].trace(context.trace_id.to_bytes(16, "big"), "pxserve sample")
