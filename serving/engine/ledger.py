@@ -277,7 +277,8 @@ class Ledger:
         with self.lock:
             tasks = (self.lane >= 0).nonzero()[0]
             runs, total = self.depth[tasks], self.total[tasks]
-            left = runs - self._done[tasks] * (runs / total)  # runs, but for the last milliseconds
+            # Runs left, by books that may be some milliseconds old; estimates may have been exceeded.
+            left = np.maximum(runs - self._done[tasks] * (runs / total), 0.0)
             seconds_s = np.minimum(self.seconds[tasks] / runs * left, seconds)
             rows = total / runs * np.minimum(left, depth)
             if len(self._lanes) > 1:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from serving.engine import stepper
+from serving.engine import batched_lane, spans, stepper
 from serving.engine.batched_lane import BatchedLane
 from serving.engine.messages import Options
 from serving.engine.steady import Steady
@@ -50,6 +51,27 @@ def test_a_long_loop_of_one_request_is_decided_a_few_times(it: Made, monkeypatch
     monkeypatch.setattr(BatchedLane, "tick", counted)
     it.engine.submit(KEY, sample("ddim", 1, 300)).result(WAIT_S)
     assert ticks < 100
+
+
+def test_more_rows_than_fit_are_chosen_again_only_when_some_end(
+    it: Made, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen, lowest = 0, spans.lowest
+
+    def counted(*given: Any) -> Any:
+        nonlocal chosen
+        chosen += 1
+        return lowest(*given)
+
+    monkeypatch.setattr(batched_lane, "lowest", counted)
+    tickets = [it.engine.submit(KEY, sample("ddim", 5, steps)) for steps in (300, 200)]  # of a capacity of 8
+    together = [ticket.result(WAIT_S) for ticket in tickets]
+    assert 0 < chosen < 20
+    for steps, found in zip((300, 200), together, strict=True):
+        alone = it.engine.submit(KEY, sample("ddim", 5, steps)).result(WAIT_S)
+        assert isinstance(found, Sampled)
+        assert isinstance(alone, Sampled)
+        np.testing.assert_array_equal(found.data, alone.data)
 
 
 def test_newcomers_deadlines_and_cancellation_interrupt_repeats(it: Made) -> None:
